@@ -26,7 +26,7 @@ class PackConfig(MachineConfig):
         group=COMPRESSION,
     )
     biases: Literal["fp32", "fp16"] = setting(
-        "fp32", "how biases are stored; in fp16 weights they are fp16", group=COMPRESSION
+        "fp32", "how biases are stored; --weights fp16 has them in fp16", group=COMPRESSION
     )
     sparse: Literal["auto", "never", "always"] = setting(
         "auto", "store zeros as a bitmask where that is smaller", group=COMPRESSION

@@ -32,6 +32,9 @@ Array = NDArray[Any]
 
 _TOP = 127
 
+# Bytes that are taken apart at once, each into as many numbers as it has bits.
+_AT_ONCE = 1 << 18
+
 
 def nearest_codes(matrix: Array, alpha: Array, group: int) -> Array:
     """The sums that are nearest to fp32 [R, C]: uint8 [R, C], whose bit i is the sign of alpha_i.
@@ -94,12 +97,17 @@ def separate(data: bytes, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
     planes, rest = shape[0], tuple(shape[1:])
     if dtype != np.uint8:
         return np.moveaxis(np.frombuffer(data, dtype).reshape(*rest, planes), -1, 0)
-    bits = np.unpackbits(np.frombuffer(data, np.uint8)[:, None], axis=1, bitorder="little")
-    used = 8 // planes * planes
-    if bits[:, used:].any():
-        raise ValueError("has bits that belong to no code")
-    apart = bits[:, :used].reshape(-1, planes).T
-    return np.packbits(apart, axis=1, bitorder="little").reshape(shape)
+    together, used = np.frombuffer(data, np.uint8), 8 // planes * planes
+    apart = np.empty((planes, math.prod(rest)), np.uint8)
+    for first in range(0, len(together), _AT_ONCE):
+        part = together[first : first + _AT_ONCE, None]
+        bits = np.unpackbits(part, axis=1, bitorder="little")
+        if bits[:, used:].any():
+            raise ValueError("has bits that belong to no code")
+        place = first * used // planes // 8
+        packed = np.packbits(bits[:, :used].reshape(-1, planes).T, axis=1, bitorder="little")
+        apart[:, place : place + packed.shape[1]] = packed
+    return apart.reshape(shape)
 
 
 def plane_bits(planes: Array, columns: int, keep: Array | None = None) -> Array:

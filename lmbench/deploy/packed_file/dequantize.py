@@ -111,7 +111,9 @@ def dequantized_bytes(model: nn.Module, shape: Mapping[str, Any], vocabulary: Se
         LmbenchError: its modules are not those of a recurrent language model.
     """
     taken = dequantized(model, shape)
-    return packed_bytes(taken.model, vocabulary, taken.values, taken.groups, thinned=False)
+    return packed_bytes(
+        taken.model, vocabulary, taken.values, taken.groups, taken.grids, thinned=False
+    )
 
 
 def _modules(model: nn.Module, nlayers: int) -> dict[str, nn.Module]:

@@ -104,6 +104,7 @@ class PackedFile:
                 described[part],
                 dtype,
                 shape,
+                most=spec.most_values(),
                 codes=spec.code_bits > 0 and part != "mask",
             )
             for part, (dtype, shape) in wanted.items()
@@ -174,10 +175,11 @@ class PackedFile:
         dtype: np.dtype[Any],
         wanted: tuple[int | None, ...],
         *,
+        most: int | None = None,
         codes: bool = False,
     ) -> NDArray[Any]:
-        """A part as an array of `dtype`; None in `wanted` is a length the file may choose. Planes
-        and scales of `codes` may be interleaved."""
+        """A part as an array of `dtype`; None in `wanted` is a length the file may choose, up to
+        `most`. Planes and scales of `codes` may be interleaved."""
         what = f"part '{part}' of '{name}'"
         if (
             not isinstance(entry, dict)
@@ -193,11 +195,14 @@ class PackedFile:
             or len(shape) != len(wanted)
             or not all(type(n) is int and 0 <= n < 2**40 for n in shape)
             or any(w is not None and n != w for n, w in zip(shape, wanted, strict=True))
+            or (most is not None and None in wanted and shape[wanted.index(None)] > most)
         ):
             raise self._damaged(f"{what} has a wrong shape")
         array = self._container.array(f"{name}/{part}")
         if "interleaved" in entry:
-            data = self._unpacked(array, interleaved_bytes(dtype, shape), what)
+            size = interleaved_bytes(dtype, shape)
+            self._check_memory(2 * size)
+            data = self._unpacked(array, size, what)
             try:
                 array = separate(data, dtype, shape)
             except ValueError as error:

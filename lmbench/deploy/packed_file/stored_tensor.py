@@ -117,6 +117,11 @@ class Spec:
         inner = self._block_shape() if self.layout == "block" else ()
         return self._with_scale({"mask": mask, "values": (DTYPES[self.values], (None, *inner))})
 
+    def most_values(self) -> int:
+        """The largest length that a mask may decide."""
+        elements = math.prod(self.grid()) if self.layout != "dense" else 0
+        return -(-elements // 8) if self.code_bits else elements
+
     def grid(self) -> tuple[int, int]:
         """What the mask's bits stand for: elements, or blocks, down and across."""
         rows, columns = self._matrix()

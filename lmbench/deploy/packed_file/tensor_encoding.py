@@ -23,7 +23,7 @@ from lmbench.deploy.packed_file.stored_tensor import (
     code_bits,
 )
 
-__all__ = ["encode", "quantize_rows", "stored_bytes", "zero_blocks"]
+__all__ = ["beside_zeros", "encode", "quantize_rows", "stored_bytes", "zero_blocks"]
 
 # A block layout keeps some zeros inside its blocks; it is taken, being faster, up to this size
 # relative to the best other one.
@@ -96,9 +96,15 @@ def encode(
 
 
 def stored_bytes(
-    shape: tuple[int, ...], nonzero: int, values: ValueType = "fp32", group: int = GROUP
+    shape: tuple[int, ...],
+    nonzero: int,
+    values: ValueType = "fp32",
+    group: int = GROUP,
+    *,
+    masked: bool = False,
 ) -> int:
-    """About the bytes that `encode` makes of a tensor of this shape with so many nonzero values.
+    """About the bytes that `encode` makes of a tensor of this shape with so many nonzero values;
+    codes are `masked` where they are `beside_zeros`.
 
     Blocks, where it finds some, take up to 3% more or less than the bitmask counted here.
     """
@@ -108,8 +114,7 @@ def stored_bytes(
     dense = _bytes_of(spec, 0)
     if spec.code_bits:
         sparse = Spec("bitmask", values, shape, group=group)
-        masked = _bytes_of(sparse, -(-nonzero // 8))
-        return masked if 2 * nonzero <= math.prod(shape) else min(dense, masked)
+        return _bytes_of(sparse, -(-nonzero // 8)) if masked else dense
     sparse = Spec("bitmask", "int8" if values == "int4" else values, shape)
     return min(dense, _bytes_of(sparse, nonzero))
 
@@ -157,10 +162,12 @@ def _encode_codes(
     half = scale.astype(DTYPES["fp16"])
     exact = bool((half == scale).all())
     keep, codes = tensor != 0, nearest_codes(tensor, scale, group)
-    least = spread(least_sums(scale), group, tensor.shape[1])
-    pruned = bool(least[~keep].any())
+    pruned = beside_zeros(tensor, scale, group)
     if pruned and not may_be_sparse:
-        raise ValueError("has zeros beside its codes, which no dense layout keeps")
+        raise ValueError(
+            "has zeros beside its codes, which no dense layout keeps; pack it with --sparse auto, "
+            "or with --weights int8"
+        )
     layout, kind = "bitmask" if pruned else "dense", "fp16" if exact else "fp32"
     spec = Spec(layout, values, tensor.shape, group=group, scale=kind)
     parts = {
@@ -170,6 +177,12 @@ def _encode_codes(
     if pruned:
         parts["mask"] = np.packbits(keep.reshape(-1), bitorder="little")
     return Encoded(spec, parts)
+
+
+def beside_zeros(tensor: Array, scale: Array, group: int) -> bool:
+    """Has a matrix [R, C] in codes of these scales [bits, R, groups] zeros that are no codes?"""
+    least = spread(least_sums(scale), group, tensor.shape[1])
+    return bool(least[tensor == 0].any())
 
 
 def _encode_sparse(tensor: Array, values: ValueType, scale: Array | None) -> Encoded:

@@ -29,8 +29,8 @@ from lmbench.deploy.packed_file.metadata import (
 )
 from lmbench.deploy.packed_file.nibbles import GROUP
 from lmbench.deploy.packed_file.reading import PackedFile
-from lmbench.deploy.packed_file.stored_tensor import Encoded, ValueType
-from lmbench.deploy.packed_file.tensor_encoding import encode, stored_bytes
+from lmbench.deploy.packed_file.stored_tensor import Encoded, ValueType, code_bits
+from lmbench.deploy.packed_file.tensor_encoding import beside_zeros, encode, stored_bytes
 from lmbench.distiller import thin
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, shape_of, shared_names
@@ -47,6 +47,7 @@ def packed_bytes(
     vocabulary: Sequence[str],
     values: ValueType | Mapping[str, ValueType] = "fp32",
     groups: Mapping[str, int] | None = None,
+    grids: Mapping[str, Tensor] | None = None,
     *,
     thinned: bool = True,
 ) -> int:
@@ -54,17 +55,24 @@ def packed_bytes(
     bitmask, whichever is smaller, tied ones once, and the words; not the file's header.
 
     Args:
-        values, groups: as `auto` and `groups` of `write_packed`.
+        values, groups, grids: as `auto`, `groups` and `grids` of `write_packed`; of grids only
+            those of codes count.
         thinned: without the hidden units that nothing reads, which packing leaves out of a model
             that is not quantized.
     """
-    small, tied = thin(model) if thinned else model, shared_names(model)
-    total = len(_words(vocabulary))
-    for name, tensor in small.state_dict().items():
-        if name not in tied:
-            kind = values if isinstance(values, str) else values.get(name, "fp32")
-            group = (groups or {}).get(name, GROUP)
-            total += stored_bytes(tuple(tensor.shape), int(tensor.count_nonzero()), kind, group)
+    kept_rows: dict[str, Tensor] = {}
+    small = thin(model, kept_rows=kept_rows) if thinned else model
+    total, groups, grids = len(_words(vocabulary)), groups or {}, grids or {}
+    for name, tensor in _tensors(small).items():
+        kind = values if isinstance(values, str) else values.get(name, "fp32")
+        group, masked = groups.get(name, GROUP), False
+        if code_bits(kind):
+            scale = grids[name].cpu()
+            if (rows := kept_rows.get(name)) is not None:
+                scale = scale.index_select(-2, rows.cpu())
+            masked = beside_zeros(tensor, scale.numpy(), group)
+        left = int(np.count_nonzero(tensor))
+        total += stored_bytes(tensor.shape, left, kind, group, masked=masked)
     return total
 
 

@@ -286,11 +286,11 @@ def _note_size(job: Job, trainer: Trainer, corpus: Corpus) -> None:
     found = None if plain is model else trained_grids(plain, model.state_dict())
     if nonzero == weights and not (found and found.values):
         return
-    values, groups = (found.values, found.groups) if found else ("fp32", None)
+    values, groups, grids = (found.values, found.groups, found.grids) if found else ("fp32", {}, {})
     # Codes of a few columns each keep all units, as `pack` does.
     state = plain.state_dict()
-    whole_rows = all(group >= state[n].shape[1] for n, group in (groups or {}).items())
-    size = packed_bytes(plain, corpus.vocabulary, values, groups, thinned=whole_rows)
+    whole_rows = all(group >= state[n].shape[1] for n, group in groups.items())
+    size = packed_bytes(plain, corpus.vocabulary, values, groups, grids, thinned=whole_rows)
     job.add_results(packed_bytes=size)
 
 

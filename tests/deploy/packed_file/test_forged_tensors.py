@@ -21,7 +21,7 @@ from lmbench.deploy.load_model import load_packed
 from lmbench.deploy.native import tensors as native_tensors
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file import reading
-from lmbench.deploy.packed_file.code_planes import interleave
+from lmbench.deploy.packed_file.code_planes import interleave, separate
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.deploy.packed_file.header import open_container, write_container
 from lmbench.deploy.packed_file.reading import open_packed
@@ -43,6 +43,7 @@ FORMS = {
     "codes": ("code3", None, "native-codes"),
     "codes beside zeros": ("code3", (1, 1), "sparse-int8"),
     "codes, with zstd": ("code3", None, "native-codes"),
+    "codes beside zeros, with zstd": ("code3", (1, 1), "sparse-int8"),
 }
 
 
@@ -230,8 +231,8 @@ def test_codes_that_no_writer_makes_are_refused(
 @pytest.mark.parametrize(
     "form,part,change",
     [
-        ("codes, with zstd", "values", {"interleaved": False}),
-        ("codes, with zstd", "values", {"interleaved": 1}),
+        ("codes, with zstd", "scale", {"interleaved": False}),
+        ("codes, with zstd", "scale", {"interleaved": 1}),
         ("codes, with zstd", "scale", {"zstd": False}),
         ("codes", "values", {"interleaved": True}),
         ("codes beside zeros", "mask", {"zstd": True, "interleaved": True}),
@@ -252,6 +253,35 @@ def test_what_is_interleaved_that_no_writer_interleaves_is_refused(
     assert f"part '{part}' of 'encoder.weight' is not described in full" in str(
         complaint(path, None)
     )
+
+
+@pytest.mark.parametrize("form,most", [("codes beside zeros", 135), ("bitmask", 1080)])
+def test_more_values_than_the_matrix_has_places_are_refused_before_they_are_unpacked(
+    tmp_path: Path, form: str, most: int
+) -> None:
+    path = tmp_path / "m.lmpack"
+    packed(form, path)
+    container = open_container(path)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    document = json.loads(json.dumps(container.metadata))
+    part = document["tensors"]["encoder.weight"]["parts"]["values"]
+    for longer, words in ((0, "its mask counts"), (1, "part 'values' of 'encoder.weight' has")):
+        shape = [*part["shape"][:-1], most + longer]
+        values = np.zeros(shape, arrays["encoder.weight/values"].dtype)
+        arrays["encoder.weight/values"], part["shape"] = values, shape
+        write_container(path, arrays, document)
+        assert words in str(complaint(path, None))
+
+
+def test_taking_interleaved_codes_apart_needs_little_more_than_they_take(tmp_path: Path) -> None:
+    planes = np.random.default_rng(0).integers(0, 256, (3, 1 << 20), np.uint8)
+    data = interleave(planes).tobytes()
+    tracemalloc.start()
+    apart = separate(data, planes.dtype, planes.shape)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(apart, planes)
+    assert peak < 2 * len(data)
 
 
 @pytest.mark.parametrize("value", [0, 63, 64, 255])

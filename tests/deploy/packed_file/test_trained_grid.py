@@ -15,7 +15,7 @@ from lmbench.deploy.packed_file.header import open_container
 from lmbench.deploy.packed_file.metadata import PackedInfo
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.trained_grid import TrainedGrids, trained_grids
-from lmbench.deploy.packed_file.writing import write_packed
+from lmbench.deploy.packed_file.writing import packed_bytes, write_packed
 from lmbench.deploy.runtimes.table import as_is_runtime, build_runtime
 from lmbench.distiller.quantization.training_time import (
     DorefaQuantizer,
@@ -98,6 +98,21 @@ def test_every_weight_keeps_its_value(
     if codes:
         layout = "bitmask" if sparsity else "dense"
         assert {t.spec.layout for t in info.tensors if len(t.spec.shape) == 2} == {layout}
+        told = packed_bytes(model, WORDS, found.values, found.groups, found.grids)
+        assert told == sum(tensor.stored for tensor in info.tensors) + info.vocabulary
+
+
+def test_the_size_of_codes_is_told_without_the_units_that_nothing_reads(tmp_path: Path) -> None:
+    model, state = trained(QuantAwareTrainRangeLinearQuantizer, 2, sparsity=0.01, **CODES)
+    found = trained_grids(model, state)
+    whole = packed_bytes(model, WORDS, found.values, found.groups, found.grids)
+    with torch.no_grad():
+        model.rnn.weight_hh_l0[:, 3] = 0
+        model.decoder.weight[:, 3] = 0
+    narrow = packed_bytes(model, WORDS, found.values, found.groups, found.grids)
+    # A column of the embedding, and of each LSTM matrix four rows with their scales and a column.
+    fewer = len(WORDS) / 8 + 2 * (4 * 72 + 4 * 71) / 8
+    assert whole - narrow > 3 * fewer
 
 
 def test_floats_are_on_no_grid() -> None:
