@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import tracemalloc
 from functools import cache
@@ -92,6 +92,13 @@ def write_codes(
     )  # fmt: skip
 
 
+def contents(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays and the document of a packed file, to be changed and written again."""
+    container = open_container(path)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    return arrays, copy.deepcopy(container.metadata)
+
+
 def run(path: Path, name: str | None = None) -> float:
     """Step and score as the file's own runtime does; gives the loss."""
     loaded = load_packed(path)
@@ -132,9 +139,7 @@ def test_no_numbers_make_it_crash(
 ) -> None:
     path = tmp_path / "m.lmpack"
     packed(form, path)
-    container = open_container(path)
-    arrays = {name: np.array(container.array(name)) for name in container.names()}
-    document = json.loads(json.dumps(container.metadata))
+    arrays, document = contents(path)
     names = sorted(name for name in arrays if not name.startswith("vocabulary"))
     array = arrays[names[which % len(names)]]
     raw = bytearray(array.tobytes())
@@ -151,9 +156,7 @@ def test_no_numbers_make_it_crash(
 def test_a_group_wider_than_its_matrix_takes_no_more_memory(tmp_path: Path, form: str) -> None:
     path = tmp_path / "m.lmpack"
     packed(form, path)
-    container = open_container(path)
-    arrays = {name: np.array(container.array(name)) for name in container.names()}
-    document = json.loads(json.dumps(container.metadata))
+    arrays, document = contents(path)
     entry = document["tensors"]["encoder.weight"]
     entry["group"] = 65536
     scale = np.ascontiguousarray(arrays["encoder.weight/scale"][..., :1])
@@ -172,10 +175,8 @@ def test_a_group_wider_than_its_matrix_takes_no_more_memory(tmp_path: Path, form
 def test_a_block_shape_of_what_has_no_blocks_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.lmpack"
     packed("dense", path)
-    container = open_container(path)
-    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    arrays, document = contents(path)
     for block in ([0, 0], [3, 5], ["a", None]):
-        document = json.loads(json.dumps(container.metadata))
         document["tensors"]["encoder.weight"]["block"] = block
         write_container(path, arrays, document)
         assert "'encoder.weight' is not described in full" in (complaint(path, None) or "")
@@ -201,10 +202,9 @@ def test_few_zeros_in_a_bitmask_run_on_the_dense_kernel(tmp_path: Path) -> None:
 def test_a_scale_that_makes_weights_overflow_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.lmpack"
     packed("dense", path)
-    container = open_container(path)
-    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    arrays, document = contents(path)
     arrays["encoder.weight/scale"][3] = -3e38
-    write_container(path, arrays, dict(container.metadata))
+    write_container(path, arrays, document)
     assert "so large that weights overflow" in str(complaint(path, None))
 
 
@@ -221,10 +221,9 @@ def test_codes_that_no_writer_makes_are_refused(
 ) -> None:
     path = tmp_path / "m.lmpack"
     write_codes(RNNModel("LSTM", len(WORDS), 21, 21, 1, 0.0, True).eval(), path)
-    container = open_container(path)
-    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    arrays, document = contents(path)
     arrays[f"encoder.weight/{part}"][0, 3, -1] = value
-    write_container(path, arrays, dict(container.metadata))
+    write_container(path, arrays, document)
     assert words in str(complaint(path, None))
 
 
@@ -245,9 +244,7 @@ def test_what_is_interleaved_that_no_writer_interleaves_is_refused(
 ) -> None:
     path = tmp_path / "m.lmpack"
     packed(form, path)
-    container = open_container(path)
-    arrays = {name: np.array(container.array(name)) for name in container.names()}
-    document = json.loads(json.dumps(container.metadata))
+    arrays, document = contents(path)
     document["tensors"]["encoder.weight"]["parts"][part] |= change
     write_container(path, arrays, document)
     assert f"part '{part}' of 'encoder.weight' is not described in full" in str(
@@ -261,9 +258,7 @@ def test_more_values_than_the_matrix_has_places_are_refused_before_they_are_unpa
 ) -> None:
     path = tmp_path / "m.lmpack"
     packed(form, path)
-    container = open_container(path)
-    arrays = {name: np.array(container.array(name)) for name in container.names()}
-    document = json.loads(json.dumps(container.metadata))
+    arrays, document = contents(path)
     part = document["tensors"]["encoder.weight"]["parts"]["values"]
     for longer, words in ((0, "its mask counts"), (1, "part 'values' of 'encoder.weight' has")):
         shape = [*part["shape"][:-1], most + longer]
@@ -288,9 +283,7 @@ def test_taking_interleaved_codes_apart_needs_little_more_than_they_take(tmp_pat
 def test_interleaved_bits_that_belong_to_no_code_are_refused(tmp_path: Path, value: int) -> None:
     path = tmp_path / "m.lmpack"
     packed("codes, with zstd", path)
-    container = open_container(path)
-    arrays = {name: np.array(container.array(name)) for name in container.names()}
-    document = json.loads(json.dumps(container.metadata))
+    arrays, document = contents(path)
     part = document["tensors"]["encoder.weight"]["parts"]["values"]
     codes = bytearray(interleave(open_packed(path).tensor("encoder.weight").parts["values"]))
     codes[5] = value
@@ -313,9 +306,7 @@ def test_codes_that_are_described_as_others_are_refused(
 ) -> None:
     path = tmp_path / "m.lmpack"
     packed("codes", path)
-    container = open_container(path)
-    arrays = {name: np.array(container.array(name)) for name in container.names()}
-    document = json.loads(json.dumps(container.metadata))
+    arrays, document = contents(path)
     document["tensors"]["encoder.weight"] |= change
     write_container(path, arrays, document)
     assert str(path) in str(complaint(path, None))
