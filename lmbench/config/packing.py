@@ -25,8 +25,10 @@ class PackConfig(MachineConfig):
         "how dense values are stored; auto keeps what the run computes with",
         group=COMPRESSION,
     )
-    biases: Literal["fp32", "fp16"] = setting(
-        "fp32", "how biases are stored; --weights fp16 has them in fp16", group=COMPRESSION
+    biases: Literal["fp32", "fp16", "int8"] = setting(
+        "fp32",
+        "how biases are stored: fp16 where --weights is; int8 with one scale for each vector",
+        group=COMPRESSION,
     )
     sparse: Literal["auto", "never", "always"] = setting(
         "auto", "store zeros as a bitmask where that is smaller", group=COMPRESSION
@@ -37,5 +39,7 @@ class PackConfig(MachineConfig):
         "dense model of the same outputs",
         group=COMPRESSION,
     )
-    zstd: bool = setting(False, "compress with zstd", group=COMPRESSION)
+    zstd: bool = setting(
+        False, "compress with zstd, and masks of zeros by entropy coding", group=COMPRESSION
+    )
     checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)

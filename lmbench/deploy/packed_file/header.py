@@ -29,8 +29,8 @@ __all__ = ["Container", "is_container", "open_container", "write_container"]
 
 FORMAT = "lmpack"
 # 1 has no int4 with scales in fp32, 2 has no codes, 3 has none beside zeros, 4 has no part
-# interleaved; they are still written where there are none.
-VERSION = 5
+# interleaved, 5 has no coded mask and no bias in int8; they are still written where there are none.
+VERSION = 6
 
 _MAX_HEADER = 16 << 20
 _NO_DIGEST = "0" * 64
@@ -174,11 +174,15 @@ def _version_of(metadata: Mapping[str, Any]) -> int:
     tensors = metadata.get("tensors")
     entries = tensors.values() if isinstance(tensors, dict) else ()
     entries = [entry for entry in entries if isinstance(entry, dict)]
-    coded = [entry for entry in entries if str(entry.get("values")).startswith("code")]
-    if coded:
-        if any("interleaved" in str(entry.get("parts")) for entry in coded):
-            return 5
-        return 4 if any(entry.get("layout") == "bitmask" for entry in coded) else 3
+    parts = str([entry.get("parts") for entry in entries])
+    shapes = [entry.get("shape") for entry in entries if entry.get("values") == "int8"]
+    if "'coded'" in parts or any(isinstance(one, list) and len(one) == 1 for one in shapes):
+        return 6
+    if "'interleaved'" in parts:
+        return 5
+    codes = [entry for entry in entries if str(entry.get("values")).startswith("code")]
+    if codes:
+        return 4 if any(entry.get("layout") == "bitmask" for entry in codes) else 3
     return 2 if any("scale" in entry for entry in entries) else 1
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lmbench.deploy.packed_file.code_planes import interleaved_bytes, separate
 from lmbench.deploy.packed_file.header import Container, is_container, open_container
+from lmbench.deploy.packed_file.mask_coding import read_mask
 from lmbench.deploy.packed_file.metadata import (
     VOCABULARY,
     checked_about,
@@ -98,15 +99,7 @@ class PackedFile:
         if not isinstance(described, dict) or set(described) != set(wanted):
             raise self._damaged(f"tensor '{name}' has not the parts that it needs")
         parts = {
-            part: self._part(
-                name,
-                part,
-                described[part],
-                dtype,
-                shape,
-                most=spec.most_values(),
-                codes=spec.code_bits > 0 and part != "mask",
-            )
+            part: self._part(name, part, described[part], dtype, shape, spec)
             for part, (dtype, shape) in wanted.items()
         }
         encoded = Encoded(spec, parts)
@@ -174,19 +167,20 @@ class PackedFile:
         entry: Any,
         dtype: np.dtype[Any],
         wanted: tuple[int | None, ...],
-        *,
-        most: int | None = None,
-        codes: bool = False,
+        spec: Spec | None = None,
     ) -> NDArray[Any]:
         """A part as an array of `dtype`; None in `wanted` is a length the file may choose, up to
-        `most`. Planes and scales of `codes` may be interleaved."""
+        `most_values` of its tensor's `spec`. A mask may be coded, planes and scales of codes
+        interleaved."""
         what = f"part '{part}' of '{name}'"
+        most = spec.most_values() if spec else None
+        manner = "coded" if part == "mask" else "interleaved" if spec and spec.code_bits else None
         if (
             not isinstance(entry, dict)
-            or set(entry) - {"interleaved"} != {"shape", "zstd"}
+            or set(entry) - {manner} != {"shape", "zstd"}
             or type(entry["zstd"]) is not bool
-            or entry.get("interleaved", True) is not True
-            or ("interleaved" in entry and not (codes and entry["zstd"]))
+            or entry.get(manner, True) is not True
+            or (manner in entry and entry["zstd"] != (manner == "interleaved"))
         ):
             raise self._damaged(f"{what} is not described in full")
         shape = entry["shape"]
@@ -199,17 +193,19 @@ class PackedFile:
         ):
             raise self._damaged(f"{what} has a wrong shape")
         array = self._container.array(f"{name}/{part}")
-        if "interleaved" in entry:
-            size = interleaved_bytes(dtype, shape)
-            self._check_memory(2 * size)
-            data = self._unpacked(array, size, what)
-            try:
-                array = separate(data, dtype, shape)
-            except ValueError as error:
-                raise self._damaged(f"{what} {error}") from None
-        elif entry["zstd"]:
-            size = math.prod(shape) * dtype.itemsize
-            array = np.frombuffer(self._unpacked(array, size, what), dtype).reshape(shape)
+        try:
+            if "interleaved" in entry:
+                size = interleaved_bytes(dtype, shape)
+                self._check_memory(2 * size)
+                array = separate(self._unpacked(array, size, what), dtype, shape)
+            elif entry["zstd"]:
+                size = math.prod(shape) * dtype.itemsize
+                array = np.frombuffer(self._unpacked(array, size, what), dtype).reshape(shape)
+            elif spec and "coded" in entry:
+                self._check_memory(5 * math.prod(spec.grid()))
+                array = read_mask(array.tobytes(), *spec.grid())
+        except ValueError as error:
+            raise self._damaged(f"{what} {error}") from None
         if array.dtype != dtype or list(array.shape) != shape:
             raise self._damaged(f"{what} is {array.dtype} {list(array.shape)}")
         return array

@@ -6,7 +6,7 @@ An `Encoded` is a layout's name and a few plain arrays, its parts:
 layout     value type            parts
 ========== ===================== ==========================================================
 ``dense``  fp32, fp16            values [shape]
-``dense``  int8                  values [R, C], scale fp32 [R]
+``dense``  int8                  values [R, C], scale fp32 [R]; a vector's [1]
 ``dense``  int4                  values uint8 [R, ceil(C / 2)], scale fp16 [R, ceil(C / group)]
                                  or fp32
 ``dense``  code1 … code4 (k)     values uint8 [k, R, ceil(C / 8)], scale fp16 [k, R,
@@ -143,7 +143,8 @@ class Spec:
 
     def _with_scale(self, parts: dict[str, Any]) -> dict[str, Any]:
         if self.values == "int8":
-            parts["scale"] = (DTYPES["fp32"], (self._matrix()[0],))
+            rows = 1 if len(self.shape) == 1 else self._matrix()[0]
+            parts["scale"] = (DTYPES["fp32"], (rows,))
         return parts
 
     def _matrix(self) -> tuple[int, int]:
@@ -229,7 +230,7 @@ def decode(encoded: Encoded) -> Array:
         assert spec.group is not None
         return levels * spread(parts["scale"].astype(np.float32), spec.group, spec.shape[1])
     if spec.values == "int8":
-        return levels * parts["scale"][:, None]
+        return (levels * parts["scale"][:, None]).reshape(spec.shape)
     return levels.astype(np.float32)
 
 

@@ -54,12 +54,12 @@ def encode(
     group: int = GROUP,
     scale: Array | None = None,
     exact: bool = False,
+    biases: Literal["fp32", "fp16", "int8"] = "fp32",
 ) -> Encoded:
     """Store a tensor in the smallest layout of this value type.
 
     Args:
-        tensor: fp32, of one or two dimensions; vectors (biases) are kept in fp32, or fp16 where
-            `values` is fp16, and are never sparse.
+        tensor: fp32, of one or two dimensions; vectors are never sparse.
         sparse: ``auto`` takes bitmask or blocks where that is smaller; a matrix asked for in int4
             that is sparse enough for bitmask + int8 to be smaller becomes that.
         group: columns that share a scale in int4 and in codes.
@@ -68,6 +68,7 @@ def encode(
             scales [bits, R, groups of `group`], and where zeros are none of their sums these are
             stored beside the codes.
         exact: keep the one scale of each row in fp32 where int4 has it in fp16 else.
+        biases: the value type of vectors; fp32 becomes fp16 where `values` is fp16.
 
     Raises:
         ValueError: a value that is not finite, or too large for fp16 or for int4.
@@ -76,7 +77,8 @@ def encode(
     if not np.isfinite(tensor).all():
         raise ValueError("holds a number that is not finite")
     if tensor.ndim != 2:
-        return _encode_dense(tensor, "fp16" if values == "fp16" else "fp32")
+        half = biases == "fp32" and values == "fp16"
+        return _encode_dense(tensor, "fp16" if half else biases)
     if code_bits(values):
         assert scale is not None
         return _encode_codes(tensor, values, group, scale, may_be_sparse=sparse != "never")
@@ -130,8 +132,8 @@ def _bytes_of(spec: Spec, kept: int) -> int:
 def _encode_dense(tensor: Array, values: ValueType, scale: Array | None = None) -> Encoded:
     spec = Spec("dense", values, tensor.shape)
     if values == "int8":
-        levels, scales = quantize_rows(tensor, scale)
-        return Encoded(spec, {"values": levels, "scale": scales})
+        levels, scales = quantize_rows(np.atleast_2d(tensor), scale)
+        return Encoded(spec, {"values": levels.reshape(tensor.shape), "scale": scales})
     return Encoded(spec, {"values": _as_float(tensor, values)})
 
 

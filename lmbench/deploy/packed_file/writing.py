@@ -20,6 +20,7 @@ from torch import Tensor
 from lmbench.config import PackConfig
 from lmbench.deploy.packed_file.code_planes import interleave
 from lmbench.deploy.packed_file.header import open_container, write_container
+from lmbench.deploy.packed_file.mask_coding import code_mask
 from lmbench.deploy.packed_file.metadata import (
     VOCABULARY,
     About,
@@ -29,7 +30,7 @@ from lmbench.deploy.packed_file.metadata import (
 )
 from lmbench.deploy.packed_file.nibbles import GROUP
 from lmbench.deploy.packed_file.reading import PackedFile
-from lmbench.deploy.packed_file.stored_tensor import Encoded, ValueType, code_bits
+from lmbench.deploy.packed_file.stored_tensor import Encoded, Spec, ValueType, code_bits
 from lmbench.deploy.packed_file.tensor_encoding import beside_zeros, encode, stored_bytes
 from lmbench.distiller import thin
 from lmbench.errors import LmbenchError
@@ -38,8 +39,8 @@ from lmbench.model.rnn import RNNModel, shape_of, shared_names
 __all__ = ["packed_bytes", "rewrite_about", "write_packed"]
 
 # Weights have no repetitions to find: all of the gain is entropy coding, which level 9 has in full
-# at a twentieth of the time of level 19.
-_ZSTD_LEVEL = 9
+# at a twentieth of the time of level 19. Words have beginnings and ends in common.
+_ZSTD_LEVEL, _WORDS_LEVEL = 9, 19
 
 
 def packed_bytes(
@@ -119,8 +120,6 @@ def write_packed(
     for name, tensor in _tensors(model).items():
         own = auto if isinstance(auto, str) else auto.get(name, "fp32")
         values = own if config.weights == "auto" else config.weights
-        if tensor.ndim == 1 and config.biases == "fp16":
-            values = "fp16"
         # A grid is one of the run's own value type, and means nothing to another.
         on_grid = name in grids and values == own
         scale = grids[name].detach().cpu().numpy() if on_grid else None
@@ -132,6 +131,7 @@ def write_packed(
                 group=(groups or {}).get(name, GROUP) if on_grid else GROUP,
                 scale=scale,
                 exact=exact,
+                biases=config.biases,
             )
         except ValueError as error:
             raise LmbenchError(f"{path.name}: tensor '{name}' {error}") from None
@@ -154,7 +154,7 @@ def _write(
     infos: list[TensorInfo] = []
     for name, encoded in tensors.items():
         spec = encoded.spec
-        described, parts = _store(name, encoded.parts, zstd=zstd, codes=spec.code_bits > 0)
+        described, parts = _store(name, encoded.parts, spec, zstd=zstd)
         layout[name] = {
             "layout": spec.layout,
             "values": spec.values,
@@ -194,26 +194,32 @@ def _tensors(model: RNNModel) -> dict[str, NDArray[np.float32]]:
 
 
 def _store(
-    name: str, parts: Mapping[str, NDArray[Any]], *, zstd: bool, codes: bool = False
+    name: str, parts: Mapping[str, NDArray[Any]], spec: Spec | None = None, *, zstd: bool
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The parts as arrays of the file, and their entries in the document.
 
     A compressed part is uint8 and its document holds the shape and type that it unpacks to. Those
-    of codes, but for the mask, are interleaved before.
+    of codes are interleaved before; a mask is entropy coded where that is smaller.
     """
     described: dict[str, Any] = {}
     arrays: dict[str, NDArray[Any]] = {}
-    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL) if zstd else None
+    level = _ZSTD_LEVEL if spec else _WORDS_LEVEL
+    compressor = zstandard.ZstdCompressor(level=level) if zstd else None
     for part, array in parts.items():
         entry: dict[str, Any] = {"shape": list(array.shape), "zstd": False}
         arrays[f"{name}/{part}"] = array
         if compressor and array.nbytes:
-            interleaved = codes and part != "mask"
+            interleaved = spec is not None and spec.code_bits > 0 and part != "mask"
             whole = (interleave(array) if interleaved else np.ascontiguousarray(array)).tobytes()
             squeezed = compressor.compress(whole)
             if len(squeezed) < array.nbytes and len(whole) <= expansion_limit(len(squeezed)):
                 arrays[f"{name}/{part}"] = np.frombuffer(squeezed, np.uint8)
                 entry |= {"zstd": True, **({"interleaved": True} if interleaved else {})}
+            if spec is not None and part == "mask":
+                coded = code_mask(array, *spec.grid())
+                if len(coded) < arrays[f"{name}/mask"].nbytes:
+                    arrays[f"{name}/mask"] = np.frombuffer(coded, np.uint8)
+                    entry |= {"zstd": False, "coded": True}
         described[part] = entry
     return described, arrays
 

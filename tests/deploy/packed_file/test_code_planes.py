@@ -228,12 +228,13 @@ def test_only_files_with_codes_need_a_newer_program(tmp_path):
     packed(tmp_path / "old.lmpack", quantized(bits_weights=8, per_channel_wts=True))
     sparse = quantized(zeros=0.8, rounding="codes", bits_weights=2)
     packed(tmp_path / "newer.lmpack", sparse)
-    packed(tmp_path / "newest.lmpack", sparse, config=PackConfig(zstd=True))
+    packed(tmp_path / "newer still.lmpack", sparse, config=PackConfig(zstd=True))
+    packed(tmp_path / "newest.lmpack", sparse, config=PackConfig(biases="int8"))
+    names = ("newest.lmpack", "newer still.lmpack", "newer.lmpack", "new.lmpack", "old.lmpack")
     versions = [
-        (tmp_path / name).read_bytes()[8:400].split(b'"version":"')[1][:1]
-        for name in ("newest.lmpack", "newer.lmpack", "new.lmpack", "old.lmpack")
+        (tmp_path / name).read_bytes()[8:400].split(b'"version":"')[1][:1] for name in names
     ]
-    assert versions == [b"5", b"4", b"3", b"1"]
+    assert versions == [b"6", b"5", b"4", b"3", b"1"]
     assert open_container(tmp_path / "old.lmpack").names()
 
 

@@ -24,6 +24,7 @@ from lmbench.deploy.packed_file import reading
 from lmbench.deploy.packed_file.code_planes import interleave, separate
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.deploy.packed_file.header import open_container, write_container
+from lmbench.deploy.packed_file.mask_coding import code_mask
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.stored_tensor import Spec
 from lmbench.deploy.packed_file.writing import write_packed
@@ -44,6 +45,7 @@ FORMS = {
     "codes beside zeros": ("code3", (1, 1), "sparse-int8"),
     "codes, with zstd": ("code3", None, "native-codes"),
     "codes beside zeros, with zstd": ("code3", (1, 1), "sparse-int8"),
+    "coded masks of blocks": ("int8", (8, 8), "block-int8"),
 }
 
 
@@ -78,6 +80,8 @@ def _pack(form: str, path: Path) -> None:
     write_packed(
         model, WORDS, path, PackConfig.model_validate({"weights": values, "sparse": sparse})
     )
+    if "coded" in form:
+        code_masks(path)
 
 
 def write_codes(
@@ -90,6 +94,17 @@ def write_codes(
         taken.model, WORDS, path, PackConfig(zstd=zstd),
         grids=taken.grids, groups=taken.groups, auto=taken.values,
     )  # fmt: skip
+
+
+def code_masks(path: Path) -> None:
+    """As a writer does with those of larger matrices, of which they become smaller."""
+    arrays, document = contents(path)
+    for name, spec in open_packed(path).specs.items():
+        if spec.layout != "dense":
+            coded = code_mask(arrays[f"{name}/mask"], *spec.grid())
+            arrays[f"{name}/mask"] = np.frombuffer(coded, np.uint8)
+            document["tensors"][name]["parts"]["mask"]["coded"] = True
+    write_container(path, arrays, document)
 
 
 def contents(path: Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -237,9 +252,12 @@ def test_codes_that_no_writer_makes_are_refused(
         ("codes beside zeros", "mask", {"zstd": True, "interleaved": True}),
         ("dense", "values", {"zstd": True, "interleaved": True}),
         ("int4", "scale", {"zstd": True, "interleaved": True}),
+        ("coded masks of blocks", "mask", {"coded": False}),
+        ("coded masks of blocks", "mask", {"zstd": True}),
+        ("coded masks of blocks", "values", {"coded": True}),
     ],
 )
-def test_what_is_interleaved_that_no_writer_interleaves_is_refused(
+def test_what_is_interleaved_or_coded_as_no_writer_does_is_refused(
     tmp_path: Path, form: str, part: str, change: dict[str, object]
 ) -> None:
     path = tmp_path / "m.lmpack"
@@ -295,6 +313,15 @@ def test_interleaved_bits_that_belong_to_no_code_are_refused(tmp_path: Path, val
         assert found is None
     else:
         assert "part 'values' of 'encoder.weight' has bits that belong to no code" in str(found)
+
+
+def test_a_mask_that_was_not_coded_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.lmpack"
+    packed("bitmask", path)
+    arrays, document = contents(path)
+    document["tensors"]["encoder.weight"]["parts"]["mask"]["coded"] = True
+    write_container(path, arrays, document)
+    assert "part 'mask' of 'encoder.weight' is no coded mask" in str(complaint(path, None))
 
 
 @pytest.mark.parametrize(

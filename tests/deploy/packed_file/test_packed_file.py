@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from lmbench.config import PackConfig
 from lmbench.deploy.load_model import PackedModel, load_file, load_packed
-from lmbench.deploy.packed_file.header import open_container, write_container
+from lmbench.deploy.packed_file.header import VERSION, open_container, write_container
 from lmbench.deploy.packed_file.metadata import About
 from lmbench.deploy.packed_file.reading import is_packed, open_packed
 from lmbench.deploy.packed_file.tensor_encoding import quantize_rows
@@ -107,19 +107,23 @@ def test_fewer_bits_are_smaller_and_close(tmp_path, values):
     assert sum(t.stored for t in info.tensors) < sum(t.stored for t in wide.tensors)
 
 
-@pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
-def test_biases_are_in_half_the_bits_where_that_is_asked_for(tmp_path, weights):
+@pytest.mark.parametrize("weights", ["fp32", "fp16", "int8", "int4"])
+@pytest.mark.parametrize("biases", ["fp16", "int8"])
+def test_biases_are_in_fewer_bits_where_that_is_asked_for(tmp_path, weights, biases):
     model = small_model()
     write_packed(model, WORDS, tmp_path / "a.lmpack", PackConfig(weights=weights))
-    write_packed(model, WORDS, tmp_path / "b.lmpack", PackConfig(weights=weights, biases="fp16"))
-    wide, half = (open_packed(tmp_path / name) for name in ("a.lmpack", "b.lmpack"))
+    write_packed(model, WORDS, tmp_path / "b.lmpack", PackConfig(weights=weights, biases=biases))
+    wide, few = (open_packed(tmp_path / name) for name in ("a.lmpack", "b.lmpack"))
     for name, tensor in model.state_dict().items():
         if tensor.dim() == 1:
-            assert half.specs[name].values == "fp16"
-            assert np.array_equal(half.dense(name), tensor.half().float().numpy())
-        elif name in half.names:
-            assert half.specs[name] == wide.specs[name]
-            assert np.array_equal(half.dense(name), wide.dense(name))
+            bias = tensor.numpy()
+            step = (np.abs(bias).max() or 1) / np.float32(127)
+            near = {"fp16": bias.astype(np.float16), "int8": np.rint(bias / step) * step}[biases]
+            assert few.specs[name].values == biases
+            assert few.dense(name) == pytest.approx(near, rel=1e-6)
+        elif name in few.names:
+            assert few.specs[name] == wide.specs[name]
+            assert np.array_equal(few.dense(name), wide.dense(name))
 
 
 def test_auto_keeps_what_the_run_computes_with(tmp_path):
@@ -154,6 +158,29 @@ def test_zstd_makes_a_sparse_int8_file_smaller(tmp_path):
     levels, _ = quantize_rows(model.encoder.weight.detach().numpy())
     stored = open_packed(tmp_path / "b.lmpack").tensor("encoder.weight")
     assert np.array_equal(stored.parts["values"], levels[levels != 0])
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_the_mask_of_a_large_matrix_is_entropy_coded_under_zstd(tmp_path, weights):
+    torch.manual_seed(0)
+    words = [str(i) for i in range(1500)]
+    model = RNNModel("LSTM", len(words), 64, 64, 1, 0.0, tie_weights=True)
+    with torch.no_grad():
+        rows = torch.rand(len(words), 1)
+        model.encoder.weight.mul_(torch.rand_like(model.encoder.weight) < 0.3 * rows)
+    for zstd in (True, False):
+        config = PackConfig(weights=weights, zstd=zstd)
+        write_packed(model, words, tmp_path / f"{zstd}.lmpack", config)
+    small, plain = (open_packed(tmp_path / f"{zstd}.lmpack") for zstd in (True, False))
+    container = open_container(small.path)
+    assert container.metadata["tensors"]["encoder.weight"]["parts"]["mask"] == {
+        "shape": [1500 * 64 // 8], "zstd": False, "coded": True,
+    }  # fmt: skip
+    assert b'"version":"6"' in small.path.read_bytes()[:500]
+    bare = plain.tensor("encoder.weight").parts["mask"]
+    assert container.array("encoder.weight/mask").nbytes < len(zstandard.compress(bare.tobytes()))
+    assert np.array_equal(small.tensor("encoder.weight").parts["mask"], bare)
+    assert np.array_equal(small.dense("encoder.weight"), plain.dense("encoder.weight"))
 
 
 def test_compression_changes_the_bytes_and_nothing_that_is_stored(tmp_path):
@@ -410,7 +437,7 @@ def test_deeply_nested_json_is_no_crash(tmp_path):
 
 
 def test_a_newer_format_says_to_upgrade(tmp_path, sound):
-    newer = sound.replace(b'"version":"1"', b'"version":"6"')
+    newer = sound.replace(b'"version":"1"', b'"version":"%d"' % (VERSION + 1))
     assert "upgrade lmbench" in refused(tmp_path / "f.lmpack", newer)
 
 
