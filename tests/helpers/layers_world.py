@@ -50,6 +50,22 @@ MODULES = (
 """As quantization reports them: an embedding, layers, one in floats, an operation."""
 
 
+_STORED = (
+    ("encoder.weight", [33278, 200], "bitmask", "code2", 741_255, 1_031_618),
+    ("rnn.weight_ih_l0", [800, 200], "bitmask", "code2", 43_900, 96_000),
+    ("rnn.weight_hh_l0", [800, 200], "dense", "int4", 81_600, 160_000),
+    ("rnn.bias_ih_l0", [800], "dense", "int8", 788, 786),
+)
+FILE = {
+    "bytes": 993_585, "ratio": 28.5, "vocabulary_bytes": 125_930, "nonzero": 1_287_618,
+    "sparsity": 0.8154, "tensors": [
+        dict(zip(("name", "shape", "layout", "values", "bytes", "nonzero"), row, strict=True))
+        for row in _STORED
+    ],
+}  # fmt: skip
+"""As packing leaves them in a run's results."""
+
+
 def checkpoint(run: Run, which: str = "last", seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     tensors = {name: rng.normal(0, 0.1, (80, 20)).astype(np.float32) for name in NAMES}

@@ -15,7 +15,7 @@ import driving
 import numpy as np
 import pytest
 from driving import at_rest, bench_of, offered, press, settled, words
-from layers_world import MODULES, NAMES, checkpoint, quantized, tensor_of
+from layers_world import FILE, MODULES, NAMES, checkpoint, quantized, tensor_of
 from safetensors.numpy import save_file
 from textual.geometry import Region
 from textual.pilot import Pilot
@@ -266,16 +266,47 @@ async def test_columns_give_way_in_a_narrow_panel_but_sparsity_stays(full):
         ("003-quantize", "This run has quantized no module."),
         ("004-quantize", "This run has quantized no module yet."),
         ("005-train", "No table yet"),
-        ("006-pack", "This run has no table: only trainings"),
+        ("006-pack", "This run has written no file."),
+        ("007-sensitivity", "This run has no table: only trainings"),
     ],
 )
 async def test_an_empty_table_says_what_fills_it_or_that_nothing_will(full, run, words):
     full.new("train", "waits")
     full.new("pack", "packed", full.session.run(1), status="finished")
+    full.new("sensitivity", "scan", full.session.run(1), status="finished")
     async with opened(full, run) as pilot:
         assert not grid(pilot).display
         assert words in str(pilot.app.screen.query_one("#nothing").render())
         assert not offered(pilot) & {"layers.open", "layers.sort"}
+
+
+async def test_a_packed_run_shows_how_its_file_holds_each_tensor(full):
+    run = full.new("pack", "packed", full.session.run(1), status="finished", results=FILE)
+    async with opened(full, run.path.name, size=(200, 50)) as pilot:
+        lines = [line.split() for line in shown(pilot)]
+        names = ["encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.bias_ih_l0"]
+        assert keys(pilot) == [*names, "words"]
+        assert lines[1][:4] == ["encoder.weight", "33278×200", "code2", "bitmask"]
+        assert lines[1][-3:] == ["84.5", "741,255", "35.9×"]
+        assert lines[4] == ["rnn.bias_ih_l0", "800", "int8", "dense", "788", "4.1×"]
+        assert lines[5] == ["words", "125,930"]
+        assert (lines[6][:2], lines[6][-3:]) == (["whole", "file"], ["81.5", "993,585", "28.5×"])
+        await press(pilot, *["t"] * 6)
+        assert grid(pilot).columns[grid(pilot).sorted_by].title == "bytes"
+        assert keys(pilot) == [names[0], "words", names[2], names[1], names[3]]
+        await press(pilot, "enter")
+        assert isinstance(pilot.app.screen, MainScreen)
+        assert "5 packed is a file: open a tensor in the run that was packed" in words(pilot)
+
+
+async def test_what_an_edited_record_says_of_its_file_is_shown_as_far_as_it_goes(full):
+    tensors = ["?", {}, {"name": "\x1b[2Ja", "shape": [-2, "b", 0], "bytes": 0, "nonzero": "x"}]
+    results = {"tensors": tensors, "ratio": "many", "vocabulary_bytes": None}
+    run = full.new("pack", "packed", full.session.run(1), status="finished", results=results)
+    async with opened(full, run.path.name, size=(200, 50)) as pilot:
+        assert len(keys(pilot)) == 3
+        assert "-2×b×0" in words(pilot)
+        assert "\x1b" not in words(pilot)
 
 
 async def test_enter_opens_a_tensor_with_its_gates_and_escape_comes_back(full):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from driving import press, select
-from layers_world import MODULES, checkpoint, tensor_of
+from layers_world import FILE, MODULES, checkpoint, tensor_of
 from pictures import Snap, at_each_size
 from textual.pilot import Pilot
 
@@ -29,6 +29,17 @@ def test_the_modules_of_a_quantized_run(full: Any, snap_compare: Snap, size: tup
 
     async def refresh_snapshot(pilot: Pilot[None]) -> None:
         await select(pilot, "003-quantize")
+        await press(pilot, "3", "down")
+
+    assert snap_compare(full.bench(), terminal_size=size, run_before=refresh_snapshot)
+
+
+@at_each_size
+def test_the_file_of_a_packed_run(full: Any, snap_compare: Snap, size: tuple[int, int]):
+    full.new("pack", "packed", full.session.run(1), status="finished", results=FILE)
+
+    async def refresh_snapshot(pilot: Pilot[None]) -> None:
+        await select(pilot, "005-pack")
         await press(pilot, "3", "down")
 
     assert snap_compare(full.bench(), terminal_size=size, run_before=refresh_snapshot)
