@@ -27,7 +27,8 @@ class PackConfig(MachineConfig):
     )
     biases: Literal["fp32", "fp16", "int8"] = setting(
         "fp32",
-        "how biases are stored: fp16 where --weights is; int8 with one scale for each vector",
+        "how biases are stored; fp32 becomes fp16 where --weights is fp16, int8 has one scale for "
+        "each vector",
         group=COMPRESSION,
     )
     sparse: Literal["auto", "never", "always"] = setting(

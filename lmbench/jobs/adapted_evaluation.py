@@ -66,7 +66,8 @@ def check_floats(config: EvaluateConfig, loaded: LoadedModel) -> None:
     if config.dynamic is None:
         return
     integers = isinstance(loaded, PackedModel) and any(
-        spec.values not in ("fp32", "fp16") for spec in loaded.packed.specs.values()
+        len(spec.shape) > 1 and spec.values not in ("fp32", "fp16")
+        for spec in loaded.packed.specs.values()
     )
     if integers:
         raise LmbenchError(

@@ -3,13 +3,13 @@
 Each row has one of 16 densities, ((class + 1/2) / 16)², and each column a factor that the odds of a
 one are multiplied by. With these probabilities the bits, row by row, are coded by asymmetric
 numeral systems (Duda 2013, arXiv 1311.2540), with many states that share one sequence of words
-(Giesen 2014, arXiv 1402.3392), so that NumPy takes a step of all of them at once. One after the
-other, little endian:
+(Giesen 2014, arXiv 1402.3392), so that NumPy takes a step of all of them at once, and at most 8192
+in all. One after the other, little endian:
 
 ======== ======================================================================
 classes  uint8 [ceil(R / 2)], of two rows a byte, the even one's in the low half
 factors  float32 [C]
-states   uint32 [n], n = max(1, R C // 8192); bit i is of state i % n
+states   uint32 [n], n = max(128, ceil(R C / 8192)); bit i is of state i % n
 words    uint16, as many as there are
 ======== ======================================================================
 
@@ -31,7 +31,7 @@ Array = NDArray[Any]
 # not below 2¹⁶, where it begins.
 _PRECISION, _WORD = 12, 16
 _ONE, _LEAST = 1 << _PRECISION, 1 << _WORD
-_STEPS = 8192
+_LEAST_STATES, _MOST_STEPS = 128, 8192
 
 
 def code_mask(mask: Array, rows: int, columns: int) -> bytes:
@@ -69,16 +69,17 @@ def read_mask(data: bytes, rows: int, columns: int) -> Array:
         ValueError: `code_mask` made no such bytes of a mask of this size.
     """
     damaged = ValueError("is no coded mask of this size")
-    pairs, count = -(-rows // 2), max(1, rows * columns // _STEPS)
+    pairs, count = -(-rows // 2), _states(rows * columns)
     if len(data) < pairs + 4 * columns + 4 * count or (len(data) - pairs) % 2:
         raise damaged
     packed = np.frombuffer(data, np.uint8, pairs)
     factors = np.frombuffer(data, "<f4", columns, pairs)
     state = np.frombuffer(data, "<u4", count, pairs + 4 * columns)
     words = np.frombuffer(data, "<u2", offset=pairs + 4 * columns + 4 * count)
-    if not (np.isfinite(factors) & (factors > 0)).all() or (state < _LEAST).any():
+    classes = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)
+    if not (np.isfinite(factors) & (factors > 0)).all() or classes[rows:].any():
         raise damaged
-    chances = _chances(np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)[:rows], factors)
+    chances = _chances(classes[:rows], factors)
     bits, used = np.empty(chances.shape, bool), 0
     for step, chance in enumerate(chances):
         place = state & (_ONE - 1)
@@ -110,5 +111,9 @@ def _chances(classes: Array, factors: Array) -> Array:
     odds = (density / (1 - density))[:, None] * factors.astype(np.float64)
     table = np.clip(odds / (1 + odds) * _ONE, 1, _ONE - 1).astype(np.uint16)
     flat = table[classes].reshape(-1)
-    states = max(1, flat.size // _STEPS)
+    states = _states(flat.size)
     return np.append(flat, np.ones(-flat.size % states, np.uint16)).reshape(-1, states)
+
+
+def _states(places: int) -> int:
+    return max(_LEAST_STATES, -(-places // _MOST_STEPS))

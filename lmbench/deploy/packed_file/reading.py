@@ -53,6 +53,7 @@ class PackedFile:
         self.shape = checked_shape(self.path, document.get("shape"))
         self._layout: Any = document.get("tensors")
         self._words: Any = document.get("vocabulary")
+        self._masks: dict[str, Array] = {}
         self._check_tensors()
         self.about = checked_about(self.path, document.get("about"))
 
@@ -202,8 +203,13 @@ class PackedFile:
                 size = math.prod(shape) * dtype.itemsize
                 array = np.frombuffer(self._unpacked(array, size, what), dtype).reshape(shape)
             elif spec and "coded" in entry:
-                self._check_memory(5 * math.prod(spec.grid()))
-                array = read_mask(array.tobytes(), *spec.grid())
+                # Kept, since some runtimes read a tensor four times and this one takes a while.
+                if name not in self._masks:
+                    if array.dtype != dtype or array.ndim != 1:
+                        raise ValueError("is no coded mask")
+                    self._check_memory(5 * math.prod(spec.grid()))
+                    self._masks[name] = read_mask(array.tobytes(), *spec.grid())
+                array = self._masks[name]
         except ValueError as error:
             raise self._damaged(f"{what} {error}") from None
         if array.dtype != dtype or list(array.shape) != shape:

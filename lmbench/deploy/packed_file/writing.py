@@ -42,6 +42,9 @@ __all__ = ["packed_bytes", "rewrite_about", "write_packed"]
 # at a twentieth of the time of level 19. Words have beginnings and ends in common.
 _ZSTD_LEVEL, _WORDS_LEVEL = 9, 19
 
+# A coded mask takes longer to read, and a newer program.
+_WORTH_CODING = 0.98
+
 
 def packed_bytes(
     model: RNNModel,
@@ -217,7 +220,7 @@ def _store(
                 entry |= {"zstd": True, **({"interleaved": True} if interleaved else {})}
             if spec is not None and part == "mask":
                 coded = code_mask(array, *spec.grid())
-                if len(coded) < arrays[f"{name}/mask"].nbytes:
+                if len(coded) < _WORTH_CODING * arrays[f"{name}/mask"].nbytes:
                     arrays[f"{name}/mask"] = np.frombuffer(coded, np.uint8)
                     entry |= {"zstd": False, "coded": True}
         described[part] = entry

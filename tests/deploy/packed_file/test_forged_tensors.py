@@ -319,9 +319,14 @@ def test_a_mask_that_was_not_coded_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.lmpack"
     packed("bitmask", path)
     arrays, document = contents(path)
+    plain, coded = arrays["encoder.weight/mask"], code_mask(arrays["encoder.weight/mask"], 45, 24)
     document["tensors"]["encoder.weight"]["parts"]["mask"]["coded"] = True
-    write_container(path, arrays, document)
-    assert "part 'mask' of 'encoder.weight' is no coded mask" in str(complaint(path, None))
+    pieces = np.frombuffer(coded, np.uint8)
+    for array in (plain, pieces.view(np.int8), pieces[None], pieces):
+        arrays["encoder.weight/mask"] = array
+        write_container(path, arrays, document)
+        said = str(complaint(path, None))
+        assert ("part 'mask' of 'encoder.weight' is no coded mask" in said) != (array is pieces)
 
 
 @pytest.mark.parametrize(

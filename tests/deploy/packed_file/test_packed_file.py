@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from safetensors import safe_open
 
 from lmbench.config import PackConfig
 from lmbench.deploy.load_model import PackedModel, load_file, load_packed
+from lmbench.deploy.packed_file import reading
 from lmbench.deploy.packed_file.header import VERSION, open_container, write_container
 from lmbench.deploy.packed_file.metadata import About
-from lmbench.deploy.packed_file.reading import is_packed, open_packed
+from lmbench.deploy.packed_file.reading import PackedFile, is_packed, open_packed
 from lmbench.deploy.packed_file.tensor_encoding import quantize_rows
 from lmbench.deploy.packed_file.writing import (
     packed_bytes,
@@ -161,26 +163,31 @@ def test_zstd_makes_a_sparse_int8_file_smaller(tmp_path):
 
 
 @pytest.mark.parametrize("weights", ["fp32", "int8"])
-def test_the_mask_of_a_large_matrix_is_entropy_coded_under_zstd(tmp_path, weights):
+def test_the_mask_of_a_large_matrix_is_entropy_coded_under_zstd(tmp_path, monkeypatch, weights):
     torch.manual_seed(0)
     words = [str(i) for i in range(1500)]
-    model = RNNModel("LSTM", len(words), 64, 64, 1, 0.0, tie_weights=True)
+    model = RNNModel("LSTM", len(words), 128, 128, 1, 0.0, tie_weights=True)
     with torch.no_grad():
         rows = torch.rand(len(words), 1)
-        model.encoder.weight.mul_(torch.rand_like(model.encoder.weight) < 0.3 * rows)
+        model.encoder.weight.mul_(torch.rand_like(model.encoder.weight) < rows**3)
     for zstd in (True, False):
         config = PackConfig(weights=weights, zstd=zstd)
         write_packed(model, words, tmp_path / f"{zstd}.lmpack", config)
     small, plain = (open_packed(tmp_path / f"{zstd}.lmpack") for zstd in (True, False))
     container = open_container(small.path)
     assert container.metadata["tensors"]["encoder.weight"]["parts"]["mask"] == {
-        "shape": [1500 * 64 // 8], "zstd": False, "coded": True,
+        "shape": [1500 * 128 // 8], "zstd": False, "coded": True,
     }  # fmt: skip
     assert b'"version":"6"' in small.path.read_bytes()[:500]
     bare = plain.tensor("encoder.weight").parts["mask"]
     assert container.array("encoder.weight/mask").nbytes < len(zstandard.compress(bare.tobytes()))
+    reads, asked = Mock(wraps=reading.read_mask), Mock()
+    monkeypatch.setattr(reading, "read_mask", reads)
+    monkeypatch.setattr(PackedFile, "_check_memory", asked)
     assert np.array_equal(small.tensor("encoder.weight").parts["mask"], bare)
+    assert call(5 * 1500 * 128) in asked.mock_calls
     assert np.array_equal(small.dense("encoder.weight"), plain.dense("encoder.weight"))
+    assert reads.call_count == 1
 
 
 def test_compression_changes_the_bytes_and_nothing_that_is_stored(tmp_path):
