@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import (  # the passes over all parameters that torch's own optimizers are made of
     Tensor,
-    _foreach_add_,  # pyright: ignore[reportPrivateImportUsage]
     _foreach_mul_,  # pyright: ignore[reportPrivateImportUsage]
     _foreach_norm,  # pyright: ignore[reportPrivateImportUsage]
+    _fused_sgd_,  # pyright: ignore[reportPrivateImportUsage]
     nn,
 )
+from torch.autograd.graph import increment_version
 
 from lmbench.distiller.modules import ModularRecurrent
 from lmbench.model.rnn import Hidden, RNNModel, detach
@@ -174,20 +175,23 @@ def clipped_update(optimizer: torch.optim.Optimizer, norm: Tensor, clip: float) 
     """Clip the gradients to the norm `clip` (0: never) and let the optimizer step.
 
     The same as ``clip_grad_norm_`` and ``optimizer.step()``, to rounding. Plain SGD on CPU takes
-    the clipping into its learning rate and the decay into the weights, so the gradients are read
-    once and stay as they are in ``.grad``.
+    the clipping into its learning rate and out of its decay, so that weights and gradients are read
+    once and the gradients stay as they are in ``.grad``.
     """
     factor = clipping_factor(norm, clip)
-    if norm.device.type == "cpu" and is_plain_sgd(optimizer):
+    if norm.device.type == "cpu" and is_plain_sgd(optimizer) and _laid_out_alike(optimizer):
         scale = 1.0 if factor is None else factor.item()
         for group in optimizer.param_groups:
             moved = [p for p in group["params"] if p.grad is not None]
             gradients = [p.grad for p in moved]
             rate, decay = float(group["lr"]), float(group["weight_decay"])
             with torch.no_grad():
-                if decay:
-                    _foreach_mul_(moved, 1.0 - rate * decay)
-                _foreach_add_(moved, gradients, alpha=-rate * scale)
+                _fused_sgd_(
+                    moved, gradients, [], lr=rate * scale, weight_decay=decay / (scale or 1.0),
+                    momentum=0.0, dampening=0.0, nesterov=False, maximize=False,
+                    is_first_step=False,
+                )  # fmt: skip
+                increment_version(moved)
         return
     if factor is not None:
         gradients = [
@@ -198,6 +202,12 @@ def clipped_update(optimizer: torch.optim.Optimizer, norm: Tensor, clip: float) 
         ]
         _foreach_mul_(gradients, factor)
     optimizer.step()
+
+
+def _laid_out_alike(optimizer: torch.optim.Optimizer) -> bool:
+    """Do gradients lie in memory as their weights do? `_fused_sgd_` goes by that alone."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return all(p.grad is None or p.grad.stride() == p.stride() for p in parameters)
 
 
 def clipping_factor(norm: Tensor, clip: float) -> Tensor | None:
