@@ -32,6 +32,9 @@ struct Decoder {
 
 namespace {
 
+// Bytes of the hidden rows that stay in the second cache while all words pass by.
+constexpr int64_t HELD = 1 << 20;
+
 // How everything is cut, and where it lies in the scratch memory.
 struct Plan {
     int64_t rows, words, inputs;           // rounded up to blocks; the width with the bias
@@ -39,6 +42,7 @@ struct Plan {
     int64_t word_blocks, row_blocks, input_panels;
     int64_t held;                          // bytes of a block of exponentials, 32 words x 32 rows
     int64_t flat, tall, deep;              // bytes of a panel over inputs, rows, a group of words
+    int64_t at_once;                       // blocks of words whose gradients are multiplied at a time
     uint8_t *hidden_across, *hidden_down;  // packed: contraction over the inputs, over the rows
     float *logit, *inverse;                // [rows]: the target's logit, 1 / sum of exponentials
     float *lean;                           // [rows]: the factor of the teacher's exponentials
@@ -69,8 +73,9 @@ struct Plan {
         at = 0;
         sums_at = take(rows * 8);
         grad_at = take(rows * inputs * 4);
-        int64_t forward = 2 * GROUP * flat;
-        int64_t backward = 2 * GROUP * tall + (rows / TILE_ROWS + input_panels) * deep;
+        int64_t forward = 2 * GROUP * flat + GROUP * 4 * SUMS * 4;
+        at_once = input_panels * tall <= HELD ? 1 : GROUP;
+        int64_t backward = 2 * GROUP * tall + (rows / TILE_ROWS + input_panels) * deep + BLOCK * inputs * 4;
         work_at = take(std::max(forward, backward));
         own_size = at;
     }
@@ -117,7 +122,8 @@ AMX void sum_exponentials(const Decoder &d, const Plan &p, int t) {
     int64_t begin = share(p.word_blocks, d, t), end = share(p.word_blocks, d, t + 1);
     uint8_t *panels = p.work(t);
     double *sums = p.sums(t);
-    alignas(64) float z[4 * SUMS];
+    float *waiting = reinterpret_cast<float *>(panels + 2 * GROUP * p.flat);
+    const int64_t stretch = stretch_of<TERMS>(p.across), apart = stretch < p.across ? 4 * SUMS : 0;
     std::fill(sums, sums + p.rows, 0.0);
     for (int64_t v0 = begin; v0 < end; v0 += GROUP) {
         int64_t blocks = std::min(GROUP, end - v0);
@@ -129,11 +135,11 @@ AMX void sum_exponentials(const Decoder &d, const Plan &p, int t) {
             __m512 from0 = _mm512_load_ps(p.logit + BLOCK * n);
             __m512 from1 = _mm512_load_ps(p.logit + BLOCK * n + 16);
             __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
-            for (int64_t v = 0; v < blocks; ++v) {
-                const uint8_t *left = panels + 2 * v * p.flat;
-                zero();
-                multiply<TERMS>(left, left + p.flat, right, right + p.flat, p.across);
-                keep(z);
+            for (int64_t at = 0; at < round_up(p.across, stretch) / stretch * blocks; ++at) {
+                int64_t k = at / blocks * stretch, v = at % blocks;
+                float *z = waiting + v * apart;
+                multiply_stretch<TERMS>(panels + 2 * v * p.flat, right, p.flat, k, stretch, p.across, z);
+                if (k + stretch < p.across) continue;
                 int64_t there = std::min(BLOCK, d.words - BLOCK * (v0 + v));
                 uint8_t *out = d.exponentials + ((v0 + v) * p.row_blocks + n) * p.held;
                 for (int i = 0; i < BLOCK; ++i) {
@@ -242,8 +248,9 @@ AMX void add_gradients(const Decoder &d, const Plan &p, int t) {
     int64_t begin = share(p.word_blocks, d, t), end = share(p.word_blocks, d, t + 1);
     uint8_t *by_word = p.work(t), *by_row = by_word + 2 * GROUP * p.tall;
     uint8_t *words = by_row + p.rows / TILE_ROWS * p.deep;
-    float *grad = p.grad(t);
-    alignas(64) float sums[4 * SUMS];
+    float *waiting = reinterpret_cast<float *>(words + p.input_panels * p.deep), *grad = p.grad(t);
+    const int64_t stretch = p.at_once > 1 ? p.down : stretch_of<TERMS>(p.down);
+    const int64_t apart = stretch < p.down ? 2 * SUMS : 0;
     std::fill(grad, grad + p.rows * p.inputs, 0.0f);
     for (int64_t v0 = begin; v0 < end; v0 += GROUP) {
         int64_t blocks = std::min(GROUP, end - v0);
@@ -254,19 +261,21 @@ AMX void add_gradients(const Decoder &d, const Plan &p, int t) {
                 int64_t at = ((v0 + v) * p.row_blocks + n) * p.held;
                 grade_block<TERMS>(p, d.share, d.exponentials + at,
                                    d.teacher ? d.teacher->exponentials + at : nullptr, word, n,
-                                   by_word + 2 * v * p.tall + n * TERMS * BYTES,
+                                   by_word + 2 * (v % p.at_once) * p.tall + n * TERMS * BYTES,
                                    by_row + 2 * n * p.deep + tile);
             }
+            if ((v + 1) % p.at_once && v + 1 < blocks) continue;
+            memory_barrier();
+            int64_t first = v / p.at_once * p.at_once;
+            for (int64_t n = 0; n < p.down; n += stretch)
+                for (int64_t k = 0; k < p.input_panels; k += 2)
+                    for (int64_t i = first; i <= v; ++i) {
+                        float *sums = waiting + k * apart;
+                        multiply_stretch<TERMS>(by_word + 2 * (i - first) * p.tall, p.hidden_down + k * p.tall,
+                                                p.tall, n, stretch, p.down, sums);
+                        if (n + stretch >= p.down) write_gradients(d, sums, BLOCK * (v0 + i), k);
+                    }
         }
-        memory_barrier();
-        for (int64_t k = 0; k < p.input_panels; k += 2)
-            for (int64_t v = 0; v < blocks; ++v) {
-                const uint8_t *left = by_word + 2 * v * p.tall, *right = p.hidden_down + k * p.tall;
-                zero();
-                multiply<TERMS>(left, left + p.tall, right, right + p.tall, p.down);
-                keep(sums);
-                write_gradients(d, sums, BLOCK * (v0 + v), k);
-            }
         for (int64_t n = 0; n < p.row_blocks; ++n)
             for (int64_t k = 0; k < p.input_panels; k += 2) {
                 const uint8_t *left = by_row + 2 * n * p.deep, *right = words + k * p.deep;

@@ -34,6 +34,7 @@ constexpr int64_t TILE_DEPTH = 32;                // bf16 numbers in a row of a 
 constexpr int64_t BYTES = LINE * TILE_ROWS, SUMS = TILE_ROWS * TILE_ROWS;
 constexpr int64_t BLOCK = 32;  // rows, or columns, that four tiles of sums take
 constexpr int64_t GROUP = 8;   // blocks at a time: their panels fit the second cache
+constexpr int64_t STRETCH = 8;   // tiles of two panels at a time: they stay in the first cache
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -110,6 +111,27 @@ AMX INLINE void keep(float *sums) {
     _tile_stored(0, sums, LINE); _tile_stored(1, sums + SUMS, LINE);
     _tile_stored(2, sums + 2 * SUMS, LINE); _tile_stored(3, sums + 3 * SUMS, LINE);
     memory_barrier();
+}
+
+// How many tiles of a long contraction are taken at a time, while its sums wait in memory: so few
+// that two panels stay in the first cache while others pass by. Three terms have more to compute
+// with what they read.
+template <int TERMS>
+INLINE int64_t stretch_of(int64_t tiles) {
+    if (TERMS == 3) return tiles;
+    int64_t stretches = round_up(tiles, STRETCH) / STRETCH;
+    return round_up(tiles, stretches) / stretches;
+}
+
+// Tiles [k, k + stretch) of a contraction over `tiles`, of two left and two right panels that lie
+// `apart` bytes from one another; its sums so far are kept.
+template <int TERMS>
+AMX INLINE void multiply_stretch(const uint8_t *left, const uint8_t *right, int64_t apart, int64_t k,
+                                 int64_t stretch, int64_t tiles, float *sums) {
+    left += k * TERMS * BYTES, right += k * TERMS * BYTES;
+    k ? fetch(sums) : zero();
+    multiply<TERMS>(left, left + apart, right, right + apart, std::min(stretch, tiles - k));
+    keep(sums);
 }
 
 // Row i of 32 in the four tiles: its first 16 numbers, and 256 further on the others.

@@ -93,6 +93,14 @@ def test_loss_and_gradients_are_right_at_any_size(
 
 @needs_kernel
 @BOTH
+@pytest.mark.parametrize("rows, words, width", [(300, 777, 300), (1100, 600, 500)])
+def test_long_contractions_are_summed_in_stretches(precision, rows, words, width):
+    """Over more tiles than are taken at a time; and with too many hidden rows for the cache."""
+    check(operands(rows, words, width, spread=0.1), precision)
+
+
+@needs_kernel
+@BOTH
 def test_a_window_in_slices_gives_the_sum_of_them(monkeypatch, counted, precision):
     given = operands(150, 800, 40)
     monkeypatch.setattr(loss_module, "ROWS_TIMES_WORDS", 800 * 64)
