@@ -19,6 +19,17 @@ __all__ = [
 ]
 
 
+def finite(value: object) -> float | None:
+    """A number that a float can hold; None for whatever else a file may say in its place."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def perplexity(value: float | None) -> str:
     """Up to six cells: 124.1, 1,234, 123k, 2.1e7."""
     if value is None:

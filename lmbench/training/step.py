@@ -176,14 +176,16 @@ def clipped_update(optimizer: torch.optim.Optimizer, norm: Tensor, clip: float) 
 
     The same as ``clip_grad_norm_`` and ``optimizer.step()``, to rounding. Plain SGD on CPU takes
     the clipping into its learning rate and out of its decay, so that weights and gradients are read
-    once and the gradients stay as they are in ``.grad``.
+    once and the gradients stay as they are in ``.grad``; at a factor of 0 nothing decays either.
     """
     factor = clipping_factor(norm, clip)
-    if norm.device.type == "cpu" and is_plain_sgd(optimizer) and _laid_out_alike(optimizer):
+    if norm.device.type == "cpu" and is_plain_sgd(optimizer) and _can_be_fused(optimizer):
         scale = 1.0 if factor is None else factor.item()
         for group in optimizer.param_groups:
             moved = [p for p in group["params"] if p.grad is not None]
             gradients = [p.grad for p in moved]
+            if not moved:
+                continue
             rate, decay = float(group["lr"]), float(group["weight_decay"])
             with torch.no_grad():
                 _fused_sgd_(
@@ -204,10 +206,12 @@ def clipped_update(optimizer: torch.optim.Optimizer, norm: Tensor, clip: float) 
     optimizer.step()
 
 
-def _laid_out_alike(optimizer: torch.optim.Optimizer) -> bool:
-    """Do gradients lie in memory as their weights do? `_fused_sgd_` goes by that alone."""
+def _can_be_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Are weights and gradients such that `_fused_sgd_` is right on CPU: it passes over memory
+    without regard to strides, and leaves numbers of 16 bits as they are (torch 2.13)."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return all(p.grad is None or p.grad.stride() == p.stride() for p in parameters)
+    moved = [t for p in parameters if p.grad is not None for t in (p, p.grad)]
+    return all(t.is_contiguous() and t.element_size() >= 4 for t in moved)
 
 
 def clipping_factor(norm: Tensor, clip: float) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from pathlib import Path
 
@@ -59,3 +60,12 @@ def test_no_size_is_written_in_another_unit():
 
 def test_a_moment_that_no_calendar_shows_is_a_question_mark():
     assert numbers.clock(1e30) == "?"
+
+
+@pytest.mark.parametrize(
+    "said", [None, "5", True, math.nan, math.inf, -math.inf, 10**400, [1.0], {"a": 1}]
+)
+def test_what_is_no_number_that_a_float_holds_is_none(said):
+    assert numbers.finite(said) is None
+    assert numbers.finite(-3) == -3.0
+    assert numbers.finite(0.5) == 0.5

@@ -135,11 +135,14 @@ AMX void sum_exponentials(const Decoder &d, const Plan &p, int t) {
             __m512 from0 = _mm512_load_ps(p.logit + BLOCK * n);
             __m512 from1 = _mm512_load_ps(p.logit + BLOCK * n + 16);
             __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
-            for (int64_t at = 0; at < round_up(p.across, stretch) / stretch * blocks; ++at) {
-                int64_t k = at / blocks * stretch, v = at % blocks;
+            int64_t last = (p.across - 1) / stretch * stretch;
+            for (int64_t k = 0; k < last; k += stretch)
+                for (int64_t v = 0; v < blocks; ++v)
+                    multiply_stretch<TERMS>(panels + 2 * v * p.flat, right, p.flat, k, stretch, p.across,
+                                            waiting + v * apart);
+            for (int64_t v = 0; v < blocks; ++v) {
                 float *z = waiting + v * apart;
-                multiply_stretch<TERMS>(panels + 2 * v * p.flat, right, p.flat, k, stretch, p.across, z);
-                if (k + stretch < p.across) continue;
+                multiply_stretch<TERMS>(panels + 2 * v * p.flat, right, p.flat, last, stretch, p.across, z);
                 int64_t there = std::min(BLOCK, d.words - BLOCK * (v0 + v));
                 uint8_t *out = d.exponentials + ((v0 + v) * p.row_blocks + n) * p.held;
                 for (int i = 0; i < BLOCK; ++i) {

@@ -43,8 +43,8 @@ signal-to-quantization-noise ratio (SQNR, in dB) of its output and of its weight
 between the two tables. Of a packed run it shows how its file holds each tensor, in how many bytes,
 and how much smaller that is than fp32.
 
-**t** sorts by the next column, **T** turns the order round. **Enter** opens one tensor: the
-distribution of its weights, its gates, its sparsity over time.
+**t** sorts by the next column, **T** turns the order round. **Enter** opens one tensor (of a packed
+run none): the distribution of its weights, its gates, its sparsity over time.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open", id="layers.open", tooltip="Look at one tensor"),

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lmbench.printable import one_line
+from lmbench.report.numbers import finite
 from lmbench.report.quantized_modules import short_mode
 from lmbench.session import RunRecord
 from lmbench.session import events as ev
@@ -100,7 +101,7 @@ def quantized_table(events: Iterable[ev.QuantResult]) -> Table:
 
 
 def packed_tensors(record: RunRecord | None) -> list[dict[str, Any]]:
-    """What a packed run says of its file's tensors; of other runs nothing."""
+    """What a packed run's results say of its file's tensors; others' say nothing."""
     found = record.results.get("tensors") if record else None
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
@@ -124,10 +125,12 @@ def packed_table(record: RunRecord) -> Table:
 
 def _packed_line(row: dict[str, Any]) -> Line:
     name, shape = str(row.get("name")), _shape(row)
-    sides = [side for side in shape if isinstance(side, int)]
-    numbers, nonzero, stored = math.prod(sides), _number(row, "nonzero"), _number(row, "bytes")
-    share = 1 - nonzero / numbers if nonzero is not None and numbers and len(sides) > 1 else None
-    ratio = 4 * numbers / stored if stored else None
+    count = finite(math.prod(side for side in shape if isinstance(side, int)))
+    stored = _number(row, "bytes")
+    # Weights alone, as in the total.
+    nonzero = _number(row, "nonzero") if len(shape) > 1 else None
+    share = 1 - nonzero / count if nonzero is not None and count else None
+    ratio = 4 * count / stored if stored and count is not None else None
     values, layout = (one_line(str(row.get(key) or "")) for key in ("values", "layout"))
     cells = (
         Cell(one_line(name)),
@@ -139,7 +142,7 @@ def _packed_line(row: dict[str, Any]) -> Line:
         _bytes(stored),
         _ratio(ratio),
     )
-    return (name, numbers, values, layout, nonzero, share, stored, ratio), cells
+    return (name, count, values, layout, nonzero, share, stored, ratio), cells
 
 
 def _bytes(count: float | None) -> Cell:
@@ -161,10 +164,7 @@ def _sides(shape: Iterable[Any]) -> Cell:
 
 
 def _number(row: dict[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        return None
-    return float(value)
+    return finite(row.get(name))
 
 
 def _share(row: dict[str, Any]) -> float:

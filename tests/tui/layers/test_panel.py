@@ -301,10 +301,12 @@ async def test_a_packed_run_shows_how_its_file_holds_each_tensor(full):
 
 async def test_what_an_edited_record_says_of_its_file_is_shown_as_far_as_it_goes(full):
     tensors = ["?", {}, {"name": "\x1b[2Ja", "shape": [-2, "b", 0], "bytes": 0, "nonzero": "x"}]
-    results = {"tensors": tensors, "ratio": "many", "vocabulary_bytes": None}
+    huge = 10**400
+    tensors.append({"name": "b", "shape": [huge, huge], "bytes": huge, "nonzero": huge})
+    results = {"tensors": tensors, "ratio": "many", "vocabulary_bytes": huge, "nonzero": huge}
     run = full.new("pack", "packed", full.session.run(1), status="finished", results=results)
     async with opened(full, run.path.name, size=(200, 50)) as pilot:
-        assert len(keys(pilot)) == 3
+        assert len(keys(pilot)) == 4
         assert "-2×b×0" in words(pilot)
         assert "\x1b" not in words(pilot)
 
