@@ -82,11 +82,13 @@ def flag_words(settings: Mapping[str, Any]) -> list[str]:
 
 def _argument(word: str) -> str:
     """A name or path of someone's making, which must not be taken for a flag."""
+    word = one_line(word)
     return f"./{word}" if word.startswith("-") else word
 
 
 def _flagged(flag: str, *values: str) -> list[str]:
     """A flag and its values, which must not be taken for flags."""
-    if any(value.startswith("-") for value in values):
-        return [f"{flag}={value}" for value in values]
-    return [flag, *values]
+    lines = [one_line(value) for value in values]
+    if any(line.startswith("-") for line in lines):
+        return [f"{flag}={line}" for line in lines]
+    return [flag, *lines]

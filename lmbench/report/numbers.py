@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-def finite(value: object) -> float | None:
+def as_float(value: object) -> float | None:
     """A number that a float can hold; None for whatever else a file may say in its place."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None

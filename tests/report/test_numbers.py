@@ -66,6 +66,6 @@ def test_a_moment_that_no_calendar_shows_is_a_question_mark():
     "said", [None, "5", True, math.nan, math.inf, -math.inf, 10**400, [1.0], {"a": 1}]
 )
 def test_what_is_no_number_that_a_float_holds_is_none(said):
-    assert numbers.finite(said) is None
-    assert numbers.finite(-3) == -3.0
-    assert numbers.finite(0.5) == 0.5
+    assert numbers.as_float(said) is None
+    assert numbers.as_float(-3) == -3.0
+    assert numbers.as_float(0.5) == 0.5

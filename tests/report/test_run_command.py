@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lmbench.cli.app import build
@@ -106,6 +106,7 @@ def test_settings_out_of_order_give_no_command(run):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.text(min_size=1), name=st.text(), parent=st.text(min_size=1))
+@example(data=" -a", name=" -b", parent="\n-c")
 def test_a_command_is_one_line_of_the_words_that_give_these_settings(run, data, name, parent):
     text = command(run, "prune", {"data": data, "compress": "x"}, name=name, parent=parent)
     assert len(text.splitlines()) <= 1

@@ -163,7 +163,7 @@ class RunView:
         return stored if stored is not None else (self.step.tokens_per_s if self.step else None)
 
     def _result(self, name: str) -> float | None:
-        return numbers.finite(self.record.results.get(name)) if self.record else None
+        return numbers.as_float(self.record.results.get(name)) if self.record else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lmbench.printable import one_line
-from lmbench.report.numbers import finite
+from lmbench.report.numbers import as_float
 from lmbench.report.quantized_modules import short_mode
 from lmbench.session import RunRecord
 from lmbench.session import events as ev
@@ -125,7 +125,7 @@ def packed_table(record: RunRecord) -> Table:
 
 def _packed_line(row: dict[str, Any]) -> Line:
     name, shape = str(row.get("name")), _shape(row)
-    count = finite(math.prod(side for side in shape if isinstance(side, int)))
+    count = as_float(math.prod(side for side in shape if isinstance(side, int)))
     stored = _number(row, "bytes")
     # Weights alone, as in the total.
     nonzero = _number(row, "nonzero") if len(shape) > 1 else None
@@ -164,7 +164,7 @@ def _sides(shape: Iterable[Any]) -> Cell:
 
 
 def _number(row: dict[str, Any], name: str) -> float | None:
-    return finite(row.get(name))
+    return as_float(row.get(name))
 
 
 def _share(row: dict[str, Any]) -> float:
