@@ -13,7 +13,14 @@ GATES: Mapping[str, int] = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
 def parameter_shapes(
-    kind: str, ntoken: int, emsize: int, nhid: int, nlayers: int, *, tied: bool
+    kind: str,
+    ntoken: int,
+    emsize: int,
+    nhid: int,
+    nlayers: int,
+    *,
+    tied: bool,
+    projection: bool = False,
 ) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter by name, in the order of the model's; tied ones once.
 
@@ -29,6 +36,8 @@ def parameter_shapes(
         shapes[f"rnn.weight_hh_l{i}"] = (rows, nhid)
         shapes[f"rnn.bias_ih_l{i}"] = shapes[f"rnn.bias_hh_l{i}"] = (rows,)
     if not tied:
-        shapes["decoder.weight"] = (ntoken, nhid)
+        shapes["decoder.weight"] = (ntoken, emsize if projection else nhid)
     shapes["decoder.bias"] = (ntoken,)
+    if projection:
+        shapes["projection.weight"] = (emsize, nhid)
     return shapes

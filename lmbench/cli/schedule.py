@@ -58,7 +58,7 @@ Types = Annotated[
 # Of a training's settings those that a schedule is judged by: the model's weights, the optimizer,
 # and how long it trains.
 _SHAPE = (
-    *("model", "emsize", "nhid", "nlayers", "tied", "data", "vocab", "epochs"),
+    *("model", "emsize", "nhid", "nlayers", "tied", "projection", "data", "vocab", "epochs"),
     *("lr", "momentum"),
 )
 

@@ -52,21 +52,34 @@ class ModelConfig(Config):
     )
     tied: bool = setting(
         False,
-        "tie the word embedding and softmax weights (emsize must equal nhid)",
+        "tie the word embedding and softmax weights (emsize must equal nhid, but for --projection)",
+        group=MODEL,
+    )
+    projection: bool = setting(
+        False,
+        "bring the last layer's output to the embedding's width by a linear layer before the "
+        "decoder; a pruning of a run without one begins with the embedding rotated so that most of "
+        "it is near zero, which predicts the same and bears more pruning",
         group=MODEL,
     )
 
     def check(self) -> None:
-        if self.tied and self.emsize != self.nhid:
+        if self.tied and self.emsize != self.nhid and not self.projection:
             raise LmbenchError(
                 f"--tied needs --emsize equal to --nhid: {self.emsize} is not {self.nhid} "
-                "(the embedding and the decoder share one matrix)"
+                "(the embedding and the decoder share one matrix); or give --projection"
             )
 
     def parameter_shapes(self, ntoken: int) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter of this model over `ntoken` words; tied ones once."""
         return parameter_shapes(
-            self.model, ntoken, self.emsize, self.nhid, self.nlayers, tied=self.tied
+            self.model,
+            ntoken,
+            self.emsize,
+            self.nhid,
+            self.nlayers,
+            tied=self.tied,
+            projection=self.projection,
         )
 
 

@@ -19,7 +19,7 @@ from lmbench.deploy.packed_file.reading import PackedFile, is_packed, open_packe
 from lmbench.deploy.recurrent_weights import RecurrentWeights
 from lmbench.distiller.quantization.storage import restore
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import ARGUMENTS, RNNModel, model_of_tensors
+from lmbench.model.rnn import RNNModel, model_of_shape, model_of_tensors
 from lmbench.model_shapes import GATES, parameter_shapes
 from lmbench.session import Home, Run
 from lmbench.user_folder import expanded
@@ -78,6 +78,7 @@ class LoadedModel:
             and type(model.encoder) is nn.Embedding
             and type(model.rnn) in (nn.LSTM, nn.GRU, nn.RNN)
             and type(model.decoder) is nn.Linear
+            and type(model.projection) in (nn.Linear, type(None))
         )
 
     @property
@@ -295,7 +296,7 @@ def _quantized(folder: Path, shape: Mapping[str, Any]) -> nn.Module:
         meta = json.loads(settings.read_bytes())
         # Only the structure counts; weights that are drawn on the way must not move the generator.
         with torch.random.fork_rng(devices=()):
-            return restore(RNNModel(*(s[name] for name in ARGUMENTS)), tensors, meta)
+            return restore(model_of_shape(s), tensors, meta)
     except FileNotFoundError:
         raise LmbenchError(f"{settings}: no such file, so how to run {weights} is lost") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -324,12 +325,13 @@ def _float_model(path: Path, tensors: Mapping[str, Tensor], shape: Mapping[str, 
 
 def _checked_shape(path: Path, shape: Any) -> dict[str, Any]:
     """A record's or a file's shape, in which every size is one that a model can have."""
-    return checked_shape(path, {"dropout": 0.0, **shape} if isinstance(shape, dict) else shape)
+    left_out = {"dropout": 0.0, "projection": False}
+    return checked_shape(path, {**left_out, **shape} if isinstance(shape, dict) else shape)
 
 
 def _expected(shape: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     kind, *sizes = (shape[name] for name in ("model", "ntoken", "emsize", "nhid", "nlayers"))
-    return parameter_shapes(kind, *sizes, tied=shape["tied"])
+    return parameter_shapes(kind, *sizes, tied=shape["tied"], projection=shape["projection"])
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -378,5 +380,6 @@ def _shape_from(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "nlayers": sum(name.startswith("rnn.weight_hh_l") for name in tensors),
         "dropout": 0.0,
         "tied": "decoder.weight" not in tensors,
+        "projection": "projection.weight" in tensors,
         "ntoken": ntoken,
     }

@@ -34,6 +34,7 @@ class NumpyModel:
         self._encoder = packed.dense("encoder.weight")  # [V, E]
         self._decoder = self._encoder if shape["tied"] else packed.dense("decoder.weight")
         self._bias = packed.dense("decoder.bias")
+        self._projection = packed.dense("projection.weight") if shape["projection"] else None
         self._layers = [
             tuple(packed.dense(f"rnn.{name}_l{i}") for name in _PARTS) for i in range(self._nlayers)
         ]
@@ -62,7 +63,7 @@ class NumpyModel:
             yield np.concatenate(parts)
 
     def _features(self, ids: Array, state: States) -> tuple[Array, States]:
-        """What the decoder sees, [T * B, H], for ids [T, B]; and the state after them."""
+        """What the decoder sees, [T * B, H or E], for ids [T, B]; and the state after them."""
         steps, batch = ids.shape
         after = tuple(part.copy() for part in state)
         x = self._encoder[ids.reshape(-1)]
@@ -76,7 +77,11 @@ class NumpyModel:
             for whole, part in zip(after, parts, strict=True):
                 whole[layer] = part
             x = out.reshape(steps * batch, -1)
-        return x, after
+        return self.projected(x), after
+
+    def projected(self, output: Array) -> Array:
+        """The last layer's output [N, H] as the decoder sees it."""
+        return output if self._projection is None else output @ self._projection.T
 
 
 _PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -29,8 +29,9 @@ class RecurrentWeights:
     kind: str
     encoder: Tensor  # [V, E]
     layers: tuple[LayerWeights, ...]
-    decoder: Tensor  # [V, H]
+    decoder: Tensor  # [V, H], or [V, E] behind a projection
     bias: Tensor  # [V]
+    projection: Tensor | None = None  # [E, H]
 
     @classmethod
     def of(cls, model: RNNModel) -> RecurrentWeights:
@@ -47,7 +48,8 @@ class RecurrentWeights:
         )
         encoder = state["encoder.weight"]
         decoder = encoder if model.tied else state["decoder.weight"]
-        return cls(model.rnn_type, encoder, layers, decoder, state["decoder.bias"])
+        bias, projection = state["decoder.bias"], state.get("projection.weight")
+        return cls(model.rnn_type, encoder, layers, decoder, bias, projection)
 
     @property
     def tied(self) -> bool:
@@ -59,7 +61,7 @@ class RecurrentWeights:
 
     @property
     def nhid(self) -> int:
-        return self.decoder.shape[1]
+        return self.layers[-1].w_hh.shape[1]
 
     @property
     def nlayers(self) -> int:
@@ -84,7 +86,8 @@ class RecurrentWeights:
             for t in (layer.w_ih, layer.w_hh, layer.b_ih, layer.b_hh)
         )
         decoder = 0 if self.tied else self.decoder.numel()
-        return self.encoder.numel() + decoder + self.bias.numel() + layers
+        projection = 0 if self.projection is None else self.projection.numel()
+        return self.encoder.numel() + decoder + self.bias.numel() + layers + projection
 
     def zeros(self, batch: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
         """The state before a text: `parts` tensors [L, B, H]."""

@@ -132,7 +132,7 @@ def evaluate_with_caches(
         The score without a cache, and that with each of them.
     """
     rows, batch = data.shape
-    past = CachedPast(caches, model.decoder.bias.new_empty(batch, model.nhid))
+    past = CachedPast(caches, model.decoder.bias.new_empty(batch, model.decoder_width))
     hidden = model.init_hidden(batch)
     for input, target in windows(data, bptt, progress):
         features, hidden = model.features(input, hidden)  # [T, B, H]

@@ -17,12 +17,12 @@ from lmbench.config import ModelConfig
 from lmbench.errors import LmbenchError
 
 __all__ = [
-    "ARGUMENTS",
     "Hidden",
     "RNNModel",
     "build_model",
     "count_weights",
     "detach",
+    "model_of_shape",
     "model_of_tensors",
     "shape_of",
     "shared_names",
@@ -30,8 +30,8 @@ __all__ = [
 
 Hidden = Tensor | tuple[Tensor, Tensor]
 
-ARGUMENTS = ("model", "ntoken", "emsize", "nhid", "nlayers", "dropout", "tied")
-"""The entries of a model's shape in the order in which `RNNModel` takes them."""
+# The entries of a model's shape in the order in which `RNNModel` takes them.
+_ARGUMENTS = ("model", "ntoken", "emsize", "nhid", "nlayers", "dropout", "tied", "projection")
 
 _INIT_RANGE = 0.1
 
@@ -47,10 +47,11 @@ class RNNModel(nn.Module):
         nlayers: number L of recurrent layers.
         dropout: on the embedding, between the layers and before the decoder.
         tie_weights: let the decoder use the embedding's matrix (Press & Wolf 2016,
-            arXiv 1608.05859); needs E = H.
+            arXiv 1608.05859); needs E = H, or a projection.
+        projection: bring what the decoder sees from H to E by a linear layer without biases.
 
     Raises:
-        LmbenchError: tied with E != H, or an unknown `rnn_type`.
+        LmbenchError: tied with E != H and no projection, or an unknown `rnn_type`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class RNNModel(nn.Module):
         nlayers: int,
         dropout: float = 0.5,
         tie_weights: bool = False,
+        projection: bool = False,
     ) -> None:
         super().__init__()
         self.rnn_type = rnn_type
@@ -74,18 +76,30 @@ class RNNModel(nn.Module):
             ntoken, ninp, _weight=torch.empty(ntoken, ninp) if on_meta else None
         )
         self.rnn = _recurrent(rnn_type, ninp, nhid, nlayers, dropout)
-        self.decoder = nn.Linear(nhid, ntoken)
+        self.decoder = nn.Linear(ninp if projection else nhid, ntoken)
         if tie_weights:
-            if nhid != ninp:
+            if self.decoder.in_features != ninp:
                 raise LmbenchError(
                     f"tied weights need an embedding as wide as the layers: {ninp} is not {nhid}"
                 )
             self.decoder.weight = self.encoder.weight
         self.init_weights()
+        # Drawn last: without it all draws are the original's.
+        self.projection = nn.Linear(nhid, ninp, bias=False) if projection else None
 
     @property
     def tied(self) -> bool:
         return self.decoder.weight is self.encoder.weight
+
+    @property
+    def decoder_width(self) -> int:
+        """Units that the decoder sees: H, or E behind a projection."""
+        return self.nhid if self.projection is None else self.ninp
+
+    @property
+    def last_readers(self) -> tuple[str, ...]:
+        """The weights that the last layer's output is multiplied by."""
+        return ("decoder.weight" if self.projection is None else "projection.weight",)
 
     def init_weights(self) -> None:
         # Tied, the one matrix is drawn twice, as in the original: the seed's later draws agree.
@@ -94,10 +108,15 @@ class RNNModel(nn.Module):
         nn.init.uniform_(self.decoder.weight, -_INIT_RANGE, _INIT_RANGE)
 
     def features(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        """What the decoder sees: ids [T, B] and a state to ([T, B, H], the next state)."""
+        """What the decoder sees: ids [T, B] and a state to ([T, B, H], the next state); [T, B, E]
+        behind a projection."""
         embedded = self.drop(self.encoder(input))  # [T, B, E]
         output, hidden = self.rnn(embedded, hidden)  # [T, B, H]
-        return self.drop(output), hidden
+        return self.projected(self.drop(output)), hidden
+
+    def projected(self, output: Tensor) -> Tensor:
+        """The last layer's output [..., H] as the decoder sees it."""
+        return output if self.projection is None else self.projection(output)
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """Ids [T, B] and a state to (logits [T, B, V], the next state)."""
@@ -135,6 +154,7 @@ def build_model(config: ModelConfig, ntoken: int) -> RNNModel:
         config.nlayers,
         config.dropout,
         config.tied,
+        config.projection,
     )
 
 
@@ -147,15 +167,22 @@ def shape_of(model: RNNModel) -> dict[str, Any]:
         "nlayers": model.nlayers,
         "dropout": model.drop.p,
         "tied": model.tied,
+        "projection": model.projection is not None,
         "ntoken": model.ntoken,
     }
+
+
+def model_of_shape(shape: Mapping[str, Any]) -> RNNModel:
+    """A model as a run's record or a packed file describes it, drawn from torch's generator."""
+    # Records of earlier versions say nothing of a projection.
+    return RNNModel(*({"projection": False, **shape}[name] for name in _ARGUMENTS))
 
 
 def model_of_tensors(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RNNModel:
     """A model of this shape with these fp32 tensors as its parameters, tied ones given once."""
     # On "meta" no memory is taken for weights that are replaced at once.
     with torch.device("meta"):
-        model = RNNModel(*(shape[name] for name in ARGUMENTS))
+        model = model_of_shape(shape)
     aliases = {alias: tensors[kept] for alias, kept in shared_names(model).items()}
     model.load_state_dict({**tensors, **aliases}, assign=True)
     if shape["tied"]:

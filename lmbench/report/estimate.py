@@ -57,7 +57,8 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     logits = 1 + (config.teacher is not None) * (1 + (config.distill_temp != 1.0))
     terms = 1 if config.precision == "bf16" else 3
     # A gradient of the hidden rows, and a group of words packed: their gradients twice, and they.
-    a_thread = window * h * _FLOAT + terms * _PACKED * _GROUP * (2 * window + h)
+    seen = e if config.projection else h
+    a_thread = window * seen * _FLOAT + terms * _PACKED * _GROUP * (2 * window + seen)
     activations = window * (e + config.nlayers * h * (gates + 3)) * _FLOAT * 2
     return Estimate(
         weights=weights,

@@ -109,7 +109,8 @@ def _rows(run: Run, record: RunRecord) -> Iterator[tuple[str, str]]:
         yield f"{split} perplexity", f"{value:.2f}{part}"
     sizes = [f"{shape[key]}" for key in ("nlayers", "nhid", "emsize") if key in shape]
     tied = ", embedding and decoder tied" if shape.get("tied") else ""
-    yield "layers, hidden units, embedding", ", ".join(sizes) + tied
+    projected = ", a projection before the decoder" if shape.get("projection") else ""
+    yield "layers, hidden units, embedding", ", ".join(sizes) + tied + projected
     for name, key in (("weights", "parameters"), ("weights that are not zero", "nonzero")):
         if results.get(key) is not None:
             yield name, f"{results[key]:,}"

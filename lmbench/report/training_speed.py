@@ -81,8 +81,9 @@ class Speed:
 def operations(config: TrainConfig, ntoken: int) -> float:
     """Floating point operations of training on one token, dropout and the loss left out."""
     shapes = config.parameter_shapes(ntoken)
-    recurrent = sum(math.prod(shape) for name, shape in shapes.items() if "weight_" in name)
-    return 6.0 * (recurrent + ntoken * config.nhid)
+    inner = ("rnn.weight_", "projection.")
+    recurrent = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(inner))
+    return 6.0 * (recurrent + ntoken * (config.emsize if config.projection else config.nhid))
 
 
 def _cost(operations: float, batch_size: int, bptt: int, nlayers: int) -> float:

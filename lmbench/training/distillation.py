@@ -63,6 +63,8 @@ class Distillation(Objective):
             output, state = run_layers(
                 teacher.rnn, teacher.encoder(input), self._hidden, self._loss.precision
             )
+            if teacher.projection is not None:
+                output = teacher.projected(output.float())
         self._hidden = as_fp32(detach(state))
         self._loss.teacher = Teacher(
             output.flatten(0, 1), decoder.weight, decoder.bias, self._temperature, self._weight

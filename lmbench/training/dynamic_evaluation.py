@@ -143,7 +143,7 @@ def evaluate_dynamically(
     assert (rms is None) == (settings.form == "sgd")
     rows, batch = data.shape
     adapted = _Adapted(model)
-    past = CachedPast(caches, model.decoder.bias.new_empty(batch, model.nhid))
+    past = CachedPast(caches, model.decoder.bias.new_empty(batch, model.decoder_width))
     scales = None if rms is None else _Scales(rms, settings.decay)
     total = in_float64(torch.zeros((), device=data.device))
     hidden = model.init_hidden(batch)

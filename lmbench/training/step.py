@@ -91,12 +91,15 @@ def features(
     """`RNNModel.features` of ids [T, B] and their embedding [T, B, E], regularised.
 
     Returns:
-        What the decoder sees [T, B, H], the next state, and what is to be added to the loss, a
-        scalar; None for nothing.
+        What the decoder sees [T, B, H], or [T, B, E] behind a projection, the next state, and what
+        is to be added to the loss, a scalar; None for nothing.
     """
     embedded = regularisation.embedded(model, embedded, input)
     raw, state = run_layers(model.rnn, embedded, hidden, precision, regularisation)
     output, penalty = regularisation.output(model, raw)
+    if model.projection is not None:
+        # The layers may have put out bf16.
+        output = model.projected(output.float())
     return output, state, penalty
 
 

@@ -265,6 +265,42 @@ def test_pruning_a_trained_run_starts_from_its_weights(
     assert document["packed_bytes"] < document["bytes"]
 
 
+def test_a_projection_turns_the_embedding_once_and_is_passed_on(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(capsys, "train", *SMALL, "--epochs", "1", "--tied")
+    (home.path / "level.yaml").write_text(
+        "version: 1\n"
+        "pruners: {level: {class: SparsityLevelParameterPruner,"
+        " levels: {rnn.weight_hh_l0: 0.5}}}\n"
+        "policies: [{pruner: {instance_name: level}, epochs: [0]}]\n",
+        encoding="utf-8",
+    )
+    still = ("--schedule", "level.yaml", "--epochs", "1", "--lr", "1e-6")
+    first = answer(capsys, "prune", "@", *still, "--projection")
+    then = answer(capsys, "prune", "@", *still)
+    session = home.open_session("default")
+    parent = load_file(session.run(1).path / "best" / "model.safetensors")
+    for document in (first, then):
+        assert document["config"]["projection"]
+        weights = load_file(Path(document["run"]) / "best" / "model.safetensors")
+        projection = weights["projection.weight"]  # [E, H]
+        torch.testing.assert_close(projection @ projection.T, torch.eye(16), rtol=0, atol=1e-4)
+        seen = weights["encoder.weight"] @ projection
+        torch.testing.assert_close(seen, parent["encoder.weight"], rtol=0, atol=1e-4)
+        assert not torch.allclose(weights["encoder.weight"], parent["encoder.weight"], atol=1e-2)
+    [scored] = answer(capsys, "evaluate", "@")
+    assert scored["test_ppl"] == pytest.approx(then["test_ppl"], rel=1e-4)
+    packed = answer(capsys, "pack", "@")
+    assert packed["test_ppl"] == pytest.approx(then["test_ppl"], rel=1e-3)
+    # A config that says otherwise is refused, and nothing is lost in silence.
+    config = session.run(3).config().model_copy(update={"projection": False})
+    run = session.new_run(config, "prune", parent=session.run(3))
+    launch.start(run)
+    assert wait(run) == "failed"
+    assert "cannot be taken back" in run.read().reason
+
+
 @pytest.mark.parametrize(
     "kind, config, sign",
     [

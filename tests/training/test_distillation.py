@@ -68,8 +68,11 @@ def by_hand(
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH"])
 @pytest.mark.parametrize("temperature, weight", [(1.0, 0.0), (1.0, 1.0), (2.5, 0.3)])
-def test_the_gradient_is_that_of_the_blend(kind, temperature, weight, window):
-    student, teacher = small(kind), small("LSTM", seed=1, emsize=14, nhid=14)
+@pytest.mark.parametrize("projection", [False, True])
+def test_the_gradient_is_that_of_the_blend(kind, temperature, weight, projection, window):
+    emsize = 12 if projection else 14
+    student = small(kind, projection=projection)
+    teacher = small("LSTM", seed=1, emsize=emsize, nhid=14, projection=projection)
     with torch.no_grad():
         logits = teacher.eval()(window[0], teacher.init_hidden(BATCH))[0].flatten(0, 1)
     distillation = Distillation(teacher, temperature, weight)

@@ -27,9 +27,9 @@ MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
 SETTINGS = [(0.0, 0.0), (0.9, 0.0), (0.0, 1e-3)]  # momentum, weight decay
 
 
-def build(kind: str, *, tied: bool = True) -> RNNModel:
+def build(kind: str, *, tied: bool = True, projection: bool = False) -> RNNModel:
     torch.manual_seed(3)
-    return RNNModel(kind, WORDS, WIDTH, WIDTH, 2, 0.3, tied).train()
+    return RNNModel(kind, WORDS, WIDTH, WIDTH, 2, 0.3, tied, projection).train()
 
 
 def text(rows: int) -> Tensor:
@@ -105,10 +105,12 @@ def losses(one: Trainer) -> list[float]:
     return [one.batch().item() for _ in range(one.batches_per_epoch)]
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied,projection", [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize("kind", MODELS)
-def test_two_hundred_losses_and_the_weights_equal_the_plain_loops(kind: str, tied: bool) -> None:
-    ours, theirs = build(kind, tied=tied), build(kind, tied=tied)
+def test_two_hundred_losses_and_the_weights_equal_the_plain_loops(
+    kind: str, tied: bool, projection: bool
+) -> None:
+    ours, theirs = (build(kind, tied=tied, projection=projection) for _ in range(2))
     expected = plain_losses(theirs, 200, lr=1.0, clip=0.25)
     assert our_losses(ours, 200, lr=1.0, clip=0.25) == pytest.approx(expected, abs=1e-5)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -124,10 +126,11 @@ def test_every_kind_of_sgd_moves_as_with_torchs_own_clipping(
     assert our_losses(build("LSTM"), 20, 0.5, clip, extras) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("projection", [False, True])
 @pytest.mark.parametrize("kind", MODELS)
-def test_bf16_trains_alike_and_keeps_weights_and_state_in_fp32(kind: str) -> None:
-    model = build(kind)
-    expected = plain_losses(build(kind), 20, lr=0.5, clip=0.25)
+def test_bf16_trains_alike_and_keeps_weights_and_state_in_fp32(kind: str, projection: bool) -> None:
+    model = build(kind, projection=projection)
+    expected = plain_losses(build(kind, projection=projection), 20, lr=0.5, clip=0.25)
     found = our_losses(model, 20, lr=0.5, clip=0.25, precision="bf16")
     assert found == pytest.approx(expected, abs=2e-2)
     assert all(p.dtype == torch.float32 for p in model.parameters())

@@ -55,5 +55,6 @@ def _config(loaded: LoadedModel) -> dict[str, Any]:
         "num_hidden_layers": shape["nlayers"],
         "dropout": shape.get("dropout", 0.0),
         "tie_word_embeddings": shape["tied"],
+        "projection": shape.get("projection", False),
         "dtype": "float32",
     }

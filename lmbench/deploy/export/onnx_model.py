@@ -110,6 +110,9 @@ class Network:
             for parts, part in zip(after, state, strict=True):
                 parts.append(part)
         rows = graph.op("Reshape", x, graph.ints(-1, weights.nhid))  # [T * B, H]
+        if weights.projection is not None:
+            turned = array_of(weights.projection.t())
+            rows = graph.op("MatMul", rows, graph.const(turned, "projection.weight"))  # [T * B, E]
         logits = decoder.times(rows, graph.const(array_of(weights.bias), "decoder.bias"))
         joined = [
             graph.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0] for parts in after

@@ -286,6 +286,13 @@ void lmb_step(Model *model, int64_t word, float *h, float *c, float *logits, flo
         x = hl;
         width = H;
     }
+    if (model->projection) {
+        lmb_quantize(x, 1, width, vectors, isa);
+        lmb_product(model->projection, vectors, nullptr, embedded, model->projection->rows, 0,
+                    model->projection->groups, isa, scratch);
+        x = embedded;
+        width = model->projection->rows;
+    }
     lmb_quantize(x, 1, width, vectors, isa);
     decode(model, vectors, logits, scratch, isa);
 }

@@ -39,6 +39,7 @@ class ModelStruct(ctypes.Structure):
         ("hidden_size", ctypes.c_int32),
         ("embedding", ctypes.c_void_p),
         ("decoder", ctypes.c_void_p),
+        ("projection", ctypes.c_void_p),
         ("layer", ctypes.c_void_p),
         ("decoder_bias", ctypes.c_void_p),
         ("backwards", ctypes.c_int32),
@@ -49,7 +50,7 @@ class NativeModel:
     """A recurrent language model on the compiled kernels.
 
     Args:
-        shape: as in a run's record: model, ntoken, emsize, nhid, nlayers, tied.
+        shape: as in a run's record: model, ntoken, emsize, nhid, nlayers, tied, projection.
         source: its tensors.
         layout: of `lmbench.deploy.native.tensors.LAYOUTS`: how a weight matrix is laid out.
         kernels: the machine's best, with as many threads for scoring as they have.
@@ -75,6 +76,7 @@ class NativeModel:
         tied = bool(shape["tied"])
         self._decoder = self._embedding if tied else layout(source, "decoder.weight")
         self._decoder_bias = source.vector("decoder.bias")
+        self._projection = layout(source, "projection.weight") if shape.get("projection") else None
         self._layers = [
             (
                 layout(source, f"rnn.weight_ih_l{i}"),
@@ -102,6 +104,7 @@ class NativeModel:
             self._nhid,
             ctypes.addressof(self._embedding.struct),
             ctypes.addressof(self._decoder.struct),
+            self._projection and ctypes.addressof(self._projection.struct),
             ctypes.addressof(layers),
             self._decoder_bias.ctypes.data,
         )
@@ -114,6 +117,7 @@ class NativeModel:
         self._state = self.initial_state()
         hidden, *cell = (part.ctypes.data for part in self._state)
         matrices = [self._embedding, *(m for ih, hh, _, _ in self._layers for m in (ih, hh))]
+        matrices += [self._projection] if self._projection else []
         self._scratch = self._kernels.scratch(0, max(matrices, key=lambda m: m.cols))
         self._step_arguments = (
             ctypes.c_void_p(hidden),
@@ -128,7 +132,8 @@ class NativeModel:
     @property
     def bytes(self) -> int:
         """Size of the numbers as the kernels read them, tied weights once."""
-        matrices = {id(m): m for m in (self._embedding, self._decoder)}
+        ends = (self._embedding, self._decoder, self._projection)
+        matrices = {id(m): m for m in ends if m is not None}
         biases = self._decoder_bias.nbytes
         for ih, hh, b_ih, b_hh in self._layers:
             matrices |= {id(ih): ih, id(hh): hh}
@@ -157,7 +162,7 @@ class NativeModel:
         state = tuple(part.copy() for part in state)
         features = self._features(ids[None], state)
         logits = np.empty((len(words), self.ntoken), np.float32)
-        buffer = VectorBuffer(len(words), self._nhid)
+        buffer = VectorBuffer(*features.shape)
         self._kernels.quantize(features, buffer)
         self._kernels.product(self._decoder, buffer, self._decoder_bias, logits)
         return logits, state
@@ -175,12 +180,12 @@ class NativeModel:
             Nats of each word that follows, float64 [T * B].
         """
         state = tuple(part.copy() for part in state)
-        buffer = VectorBuffer(1, self._nhid)
+        buffer = VectorBuffer(1, self._decoder.cols)
 
         def scored(features: Array, targets: Array) -> Array:
             nonlocal buffer
             if len(targets) > buffer.capacity:
-                buffer = VectorBuffer(len(targets), self._nhid)
+                buffer = VectorBuffer(*features.shape)
             self._kernels.quantize(features, buffer)
             return self._kernels.losses(self._decoder, buffer, self._decoder_bias, targets)
 
@@ -196,7 +201,7 @@ class NativeModel:
                 yield scored(pending[0].result(), pending[1])
 
     def _features(self, ids: Array, state: States) -> Array:
-        """What the decoder sees, [T * B, H], for ids [T, B]; `state` is advanced in place."""
+        """What the decoder sees, [T * B, H or E], for ids [T, B]; `state` is advanced in place."""
         steps, batch = ids.shape
         hidden, *cell = state
         kernels, count, gates = self._alone, steps * batch, GATES[self._kind] * self._nhid
@@ -215,7 +220,17 @@ class NativeModel:
                 cell[0][layer] if cell else None,
             )
             x = out.reshape(count, self._nhid)
-        return x
+        return self.projected(x)
+
+    def projected(self, output: Array) -> Array:
+        """The last layer's output [N, H] as the decoder sees it."""
+        if self._projection is None:
+            return output
+        buffer = VectorBuffer(*output.shape)
+        self._alone.quantize(output, buffer)
+        seen = np.empty((len(output), self._projection.rows), np.float32)
+        self._alone.product(self._projection, buffer, None, seen)
+        return seen
 
     def _check(self, least: int, largest: int) -> None:
         """The kernels trust what they are given, so a word that is none stops here."""

@@ -66,7 +66,7 @@ struct Layer {
 
 struct Model {
     int32_t cell, layers, embedding_size, hidden_size;
-    const Matrix *embedding, *decoder;
+    const Matrix *embedding, *decoder, *projection;  // the last is null where there is none
     const Layer *layer;
     const float *decoder_bias;
     int32_t backwards;         // the way the decoder's groups are gone through next

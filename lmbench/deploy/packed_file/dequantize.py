@@ -75,13 +75,16 @@ def dequantized(model: nn.Module, shape: Mapping[str, Any]) -> Dequantized:
     ntoken, emsize, nhid, nlayers = (
         int(shape[key]) for key in ("ntoken", "emsize", "nhid", "nlayers")
     )
-    expected = parameter_shapes(kind, ntoken, emsize, nhid, nlayers, tied=False)
+    projection = bool(shape.get("projection"))
+    expected = parameter_shapes(
+        kind, ntoken, emsize, nhid, nlayers, tied=False, projection=projection
+    )
     weights: dict[str, Tensor] = {}
     values: dict[str, ValueType] = {}
     grids: dict[str, Tensor] = {}
     groups: dict[str, int] = {}
     renewed: list[str] = []
-    for name, module in _modules(model, nlayers).items():
+    for name, module in _modules(model, nlayers, projection).items():
         weights[name], bias = _numbers(module)
         if bias is not None:
             weights[_bias_of(name)] = bias
@@ -97,7 +100,8 @@ def dequantized(model: nn.Module, shape: Mapping[str, Any]) -> Dequantized:
         if name not in weights or tuple(weights[name].shape) != size:
             raise LmbenchError(f"the quantized model has no tensor '{name}' of {list(size)}")
     tied = bool(shape["tied"]) and _alike(weights, values, grids)
-    plain = RNNModel(kind, ntoken, emsize, nhid, nlayers, float(shape.get("dropout", 0.0)), tied)
+    dropout = float(shape.get("dropout", 0.0))
+    plain = RNNModel(kind, ntoken, emsize, nhid, nlayers, dropout, tied, projection)
     plain.load_state_dict(weights)
     plain = plain.eval().requires_grad_(False)
     return Dequantized(plain, values, grids, groups, tuple(renewed))
@@ -116,17 +120,20 @@ def dequantized_bytes(model: nn.Module, shape: Mapping[str, Any], vocabulary: Se
     )
 
 
-def _modules(model: nn.Module, nlayers: int) -> dict[str, nn.Module]:
+def _modules(model: nn.Module, nlayers: int, projection: bool) -> dict[str, nn.Module]:
     """The modules that hold weights, by the parameter names of a plain model."""
     try:
-        return {n: model.get_submodule(place) for n, place in weight_places(nlayers).items()}
+        places = weight_places(nlayers, projection).items()
+        return {name: model.get_submodule(place) for name, place in places}
     except AttributeError as error:
         raise LmbenchError(f"the quantized model is not as expected ({error})") from None
 
 
-def weight_places(nlayers: int) -> dict[str, str]:
+def weight_places(nlayers: int, projection: bool) -> dict[str, str]:
     """Where a model whose layers are modular has its weights, by the names of a plain model."""
     places = {"encoder.weight": "encoder", "decoder.weight": "decoder"}
+    if projection:
+        places["projection.weight"] = "projection"
     for i in range(nlayers):
         places[f"rnn.weight_ih_l{i}"] = f"rnn.cells.{i}.fc_gate_x"
         places[f"rnn.weight_hh_l{i}"] = f"rnn.cells.{i}.fc_gate_h"

@@ -176,7 +176,8 @@ def _version_of(metadata: Mapping[str, Any]) -> int:
     entries = [entry for entry in entries if isinstance(entry, dict)]
     parts = str([entry.get("parts") for entry in entries])
     shapes = [entry.get("shape") for entry in entries if entry.get("values") == "int8"]
-    if "'coded'" in parts or any(isinstance(one, list) and len(one) == 1 for one in shapes):
+    vectors = any(isinstance(one, list) and len(one) == 1 for one in shapes)
+    if "'coded'" in parts or vectors or "projection.weight" in (tensors or ()):
         return 6
     if "'interleaved'" in parts:
         return 5

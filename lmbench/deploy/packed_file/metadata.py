@@ -100,11 +100,15 @@ def checked_shape(path: Path, shape: Any) -> dict[str, Any]:
     dropout = shape.get("dropout")
     if type(dropout) not in (int, float) or not 0 <= cast(float, dropout) < 1:
         raise LmbenchError(f"{path}: damaged: its model's 'dropout' is missing or impossible")
-    tied = shape.get("tied")
-    if type(tied) is not bool or (tied and shape["emsize"] != shape["nhid"]):
+    # Before version 6 there was none.
+    tied, projection = shape.get("tied"), shape.get("projection", False)
+    if type(projection) is not bool:
+        raise LmbenchError(f"{path}: damaged: its model's 'projection' is impossible")
+    alike = projection or shape["emsize"] == shape["nhid"]
+    if type(tied) is not bool or (tied and not alike):
         raise LmbenchError(f"{path}: damaged: its model's 'tied' is missing or impossible")
     names = ("model", "emsize", "nhid", "nlayers", "dropout", "tied", "ntoken")
-    return {name: shape[name] for name in names}
+    return {**{name: shape[name] for name in names}, "projection": projection}
 
 
 def checked_spec(path: Path, name: str, entry: Any) -> Spec:

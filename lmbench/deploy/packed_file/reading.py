@@ -141,7 +141,9 @@ class PackedFile:
         """The tensors must be those that the shape calls for, before anything is allocated."""
         s = self.shape
         expected = parameter_shapes(
-            s["model"], s["ntoken"], s["emsize"], s["nhid"], s["nlayers"], tied=s["tied"]
+            *(s[name] for name in ("model", "ntoken", "emsize", "nhid", "nlayers")),
+            tied=s["tied"],
+            projection=s["projection"],
         )
         if not isinstance(self._layout, dict):
             raise self._damaged("its tensors are not described")

@@ -51,7 +51,7 @@ def trained_grids(model: RNNModel, trained: Mapping[str, Tensor]) -> TrainedGrid
     values: dict[str, ValueType] = {}
     grids: dict[str, Tensor] = {}
     groups: dict[str, int] = {}
-    tied, places = shared_names(model), weight_places(model.nlayers)
+    tied, places = shared_names(model), weight_places(model.nlayers, model.projection is not None)
     for name, tensor in model.state_dict().items():
         if tensor.dim() != 2 or name in tied:
             continue

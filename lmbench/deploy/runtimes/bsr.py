@@ -106,7 +106,7 @@ class BsrRuntime(Runtime):
         self._kind, self._zeros, self.ntoken = weights.kind, weights.zeros, weights.ntoken
         self._encoder = BsrMatrix(weights.encoder)
         self._decoder = self._encoder if weights.tied else BsrMatrix(weights.decoder)
-        self._bias = weights.bias
+        self._bias, self._projection = weights.bias, weights.projection
         self._layers: list[tuple[BsrMatrix, Tensor]] = []
         for layer in weights.layers:
             matrix, bias = gate_products(weights.kind, _aligned(layer))
@@ -126,7 +126,8 @@ class BsrRuntime(Runtime):
     def bytes(self) -> int:
         matrices = {id(m): m for m in (self._encoder, self._decoder)}
         layers = sum(matrix.nbytes + bias.nbytes for matrix, bias in self._layers)
-        return sum(m.nbytes for m in matrices.values()) + self._bias.nbytes + layers
+        projection = 0 if self._projection is None else self._projection.nbytes
+        return sum(m.nbytes for m in matrices.values()) + self._bias.nbytes + layers + projection
 
     def initial_state(self, batch: int = 1) -> State:
         """(hidden, cell) or (hidden,): each a tuple of [B, H], one a layer."""
@@ -135,7 +136,11 @@ class BsrRuntime(Runtime):
     @torch.inference_mode()
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         output, state = self._advance(ids, state)
-        return self._decoder.product(output) + self._bias, state
+        return self._decoder.product(self.projected(output)) + self._bias, state
+
+    @torch.inference_mode()
+    def projected(self, output: Tensor) -> Tensor:
+        return output if self._projection is None else F.linear(output, self._projection)
 
     def _advance(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """One step but for the decoder: the last layer's output [B, H] and the new state."""
@@ -153,7 +158,7 @@ class BsrRuntime(Runtime):
             outputs = []
             for ids in input:
                 output, state = self._advance(ids, state)
-                outputs.append(output)
+                outputs.append(self.projected(output))
             slices = zip(torch.cat(outputs).split(_SLICE), target.split(_SLICE), strict=True)
             yield torch.cat([self._nll(x, t) for x, t in slices])
 

@@ -102,9 +102,14 @@ class Runtime(ABC):
         """
 
     def hidden(self, state: State) -> Tensor:
-        """What the decoder saw last, float32 [B, H]: the last layer's part of a state."""
+        """What the decoder saw last, float32 [B, H] or, behind a projection, [B, E]."""
         layers = state[0] if isinstance(state, tuple) else state
-        return torch.as_tensor(layers[-1])
+        return self.projected(torch.as_tensor(layers[-1]))
+
+    @abstractmethod
+    def projected(self, output: Tensor) -> Tensor:
+        """The last layer's output [..., H] as the decoder sees it: through the projection, where
+        the model has one."""
 
     @abstractmethod
     def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:

@@ -45,6 +45,10 @@ class NaiveRuntime(Runtime):
         return self._model.init_hidden(batch)
 
     @torch.no_grad()
+    def projected(self, output: Tensor) -> Tensor:
+        return self._model.projected(output)
+
+    @torch.no_grad()
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         logits, state = self._model(ids.view(1, -1), state)  # [1, B, V]
         return logits[0], state

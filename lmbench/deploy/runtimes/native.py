@@ -57,6 +57,10 @@ class NativeRuntime(Runtime):
     def initial_state(self, batch: int = 1) -> State:
         return self._model.initial_state(batch)
 
+    def projected(self, output: Tensor) -> Tensor:
+        rows = output.reshape(-1, output.shape[-1]).numpy()
+        return torch.from_numpy(self._model.projected(rows)).view(*output.shape[:-1], -1)
+
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         logits, state = self._model.step(ids.numpy(), state)
         return torch.from_numpy(logits), state

@@ -102,6 +102,10 @@ class OnnxRuntime(Runtime):
     def initial_state(self, batch: int = 1) -> State:
         return tuple(part.numpy() for part in self._weights.zeros(batch))
 
+    def projected(self, output: Tensor) -> Tensor:
+        weight = self._weights.projection
+        return output if weight is None else torch.nn.functional.linear(output, weight)
+
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         feeds = {"ids": ids.view(1, -1).numpy(), **self._named(state)}
         logits, *after = self._run(self._stepper, feeds)

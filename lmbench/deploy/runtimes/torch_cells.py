@@ -114,6 +114,8 @@ class TorchRuntime(Runtime):
         ]
         self._decoder = _Product.of(weights.decoder, weights.bias, self.dtype)
         self._encoder = None if weights.tied else weights.encoder.to(self.dtype)
+        projection = weights.projection
+        self._projection = None if projection is None else projection.to(self.dtype)
         self.ntoken = weights.ntoken
 
     @property
@@ -133,7 +135,13 @@ class TorchRuntime(Runtime):
             after = cell(self._weights.kind, gates, tuple(before))
             layers.append(after)
             x = after[0]
-        return self._decoder(x).float(), tuple(zip(*layers, strict=True))
+        return self._decoder(self.projected(x)).float(), tuple(zip(*layers, strict=True))
+
+    @torch.inference_mode()
+    def projected(self, output: Tensor) -> Tensor:
+        if self._projection is None:
+            return output
+        return F.linear(output.to(self.dtype), self._projection).float()
 
     def _embed(self, ids: Tensor) -> Tensor:
         if self._encoder is None:
@@ -147,7 +155,7 @@ class TorchRuntime(Runtime):
         hidden: Hidden = (first, cell[0]) if cell else first
         for input, target in windows:
             features, hidden = self._model.features(input, hidden)
-            flat = features.view(-1, self._weights.nhid)
+            flat = features.flatten(0, 1)
             rows = zip(flat.split(_ROWS), target.split(_ROWS), strict=True)
             yield torch.cat([self._nll(x, t) for x, t in rows])
 

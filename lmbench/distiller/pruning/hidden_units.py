@@ -38,9 +38,10 @@ def recurrent_layers(
 ) -> dict[str, RecurrentLayer]:
     """Every layer of the model's plain recurrent modules, by ``module.layer``.
 
-    The last layer's readers are ``consumers``, else all linear layers with as many inputs as the
-    module has units.
+    The last layer's readers are ``consumers``, else what the model itself says (`RNNModel`'s
+    ``last_readers``), else all linear layers with as many inputs as the module has units.
     """
+    consumers = consumers or getattr(model, "last_readers", None)
     layers: dict[str, RecurrentLayer] = {}
     linears = {
         f"{name}.weight" if name else "weight": module

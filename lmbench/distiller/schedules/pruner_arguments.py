@@ -308,7 +308,9 @@ class _Ranked(ListedArgs):
             hidden = layout.shapes[layout.names[recurrent]][1]
             share = 1.0 - self.structures(hidden, meta) / hidden
             following = f"{prefix}weight_ih_l{layer + 1}"
-            last_readers = self.kwargs.consumers or ["decoder.weight"]
+            projected = "projection.weight" in layout.names
+            by_default = ["projection.weight" if projected else "decoder.weight"]
+            last_readers = self.kwargs.consumers or by_default
             readers = [following] if following in layout.names else last_readers
             for name in (recurrent, f"{prefix}weight_ih_l{layer}"):
                 keep(name, Kept(rows=share))

@@ -101,7 +101,8 @@ def _thinned(job: Job, loaded: LoadedModel, trained: dict[str, Tensor]) -> Loade
             f"is {what}: pack the run that it was made from with --weights int8 to leave them out"
         )
         return loaded
-    model, places = loaded.recurrent, weight_places(loaded.recurrent.nlayers)
+    model = loaded.recurrent
+    places = weight_places(model.nlayers, model.projection is not None)
     for name, rows in kept_rows.items():
         for buffer in CODE_BUFFERS[:2]:
             if (held := trained.get(key := f"{places[name]}.{buffer}")) is not None:

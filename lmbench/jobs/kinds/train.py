@@ -24,6 +24,7 @@ from lmbench.jobs.run_schedule import build_scheduler, plan_on_shape
 from lmbench.jobs.sweeps.early_stopping import watch_rungs
 from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
+from lmbench.model.rotation import rotated
 from lmbench.report.estimate import estimate, fitting
 from lmbench.report.numbers import size
 from lmbench.session.event_log import EventLog
@@ -112,6 +113,7 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
             "nlayers": config.nlayers,
             "dropout": config.dropout,
             "tied": config.tied,
+            "projection": config.projection,
             "ntoken": corpus.ntokens,
         },
     )
@@ -330,12 +332,22 @@ def _note_teacher(job: Job, teacher: Run, checkpoint: Path) -> str | None:
 
 
 def load_parent(job: Job, model: RNNModel) -> None:
-    """Begin with the weights of the parent's best checkpoint."""
+    """Begin with the weights of the parent's best checkpoint.
+
+    Raises:
+        LmbenchError: the parent has none yet, or one that does not fit the model.
+    """
     parent = parent_of(job)
     folder = parent.checkpoint("best") or parent.checkpoint("last")
     if folder is None:
         raise LmbenchError(f"run {parent.ref} has no checkpoint to start from yet")
-    load_weights(model, folder / "model.safetensors")
+    projected = parent.read().shape.get("projection", False)
+    if projected and model.projection is None:
+        raise LmbenchError(f"run {parent.ref} has a projection: --projection cannot be taken back")
+    change = rotated if model.projection is not None and not projected else None
+    load_weights(model, folder / "model.safetensors", change)
+    if change:
+        print("the embedding is rotated, and a projection rotates back", flush=True)
 
 
 def _begin(job: Job, trainer: Trainer, precision: Precision, parameters: int) -> None:

@@ -26,7 +26,8 @@ __all__ = ["Forecast", "check_runs", "forecast", "stage_rungs"]
 
 _JUDGED = (
     *("data", "vocab", "batch_size", "bptt", "eval_batch_size", "compress", "teacher", "model"),
-    *("emsize", "nhid", "nlayers", "tied", "momentum", "gpus", "nodes", "optimizer"),
+    *("emsize", "nhid", "nlayers", "tied", "projection", "momentum", "gpus", "nodes"),
+    "optimizer",
     *("lr_schedule", "decay", "warmup", "warmup_steps"),
 )
 """The settings of a training that its corpus, schedule and teacher have to fit."""
@@ -135,7 +136,8 @@ def _different(
     for one, model in zip(runs, _trainings(runs), strict=True):
         own = one.step.config
         if isinstance(own, QuantizeConfig):
-            key = (own, *(getattr(model, name) for name in ("model", "nlayers", "tied")))
+            shape = ("model", "nlayers", "tied", "projection")
+            key = (own, *(getattr(model, name) for name in shape))
         else:
             assert isinstance(own, TrainConfig)
             key = (one.step.kind, one.has_parent, judged(own))

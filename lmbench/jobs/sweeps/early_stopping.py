@@ -33,7 +33,7 @@ from lmbench.session.store import Run, RunRecord, Session
 
 __all__ = ["Classes", "settle", "size_class", "watch_rungs"]
 
-_SHAPE = ("model", "emsize", "nhid", "nlayers", "tied")
+_SHAPE = ("model", "emsize", "nhid", "nlayers", "tied", "projection")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lmbench.session.store import RunRecord, Session
 
 __all__ = ["add_proposal", "kept_plan", "proposals_path", "to_propose"]
 
-_SIZES = frozenset({"compress", "emsize", "model", "nhid", "nlayers", "tied"})
+_SIZES = frozenset({"compress", "emsize", "model", "nhid", "nlayers", "tied", "projection"})
 """Settings of a training that change the size of its model, as those of a quantization do."""
 _VERSION = 1
 

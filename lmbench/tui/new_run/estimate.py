@@ -151,7 +151,7 @@ def _sensitivity(
     measured: list[Measured] | None,
 ) -> Text:
     """How many points a sensitivity analysis scores, and about how long that takes."""
-    tensors = 1 + 2 * model.nlayers + (0 if model.tied else 1)
+    tensors = sum(len(shape) == 2 for shape in model.parameter_shapes(types).values())
     gates = model.nlayers * GATES[model.model]
     places = {"tensor": tensors, "model": 1, "gate": gates}.get(config.per, tensors + 1 + gates)
     points = 1 + places * sum(1 for level in config.levels if level > 0)

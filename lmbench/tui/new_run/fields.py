@@ -225,7 +225,11 @@ def problems(model: type[Config], values: Mapping[str, Any]) -> dict[str, str]:
                 limits = f"at most {_bound(most)}"
             found.setdefault(name, limits if outside else words[:1].lower() + words[1:])
         return found
-    if isinstance(config, ModelConfig) and config.tied and config.emsize != config.nhid:
+    if (
+        isinstance(config, ModelConfig)
+        and (config.tied and not config.projection)
+        and config.emsize != config.nhid
+    ):
         found["tied"] = f"tied needs emsize = nhid, and {config.emsize} is not {config.nhid}"
     elif isinstance(config, QuantizeConfig):
         found |= config.conflicts()

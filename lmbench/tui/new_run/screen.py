@@ -223,11 +223,14 @@ same.
 
     @property
     def settings(self) -> list[Setting]:
-        """What the form asks: a pruned model's shape and corpus are its parent's."""
+        """What the form asks: a pruned model's shape, but for a projection, and its corpus are its
+        parent's."""
         first = "" if self._kind == "train" else COMPRESSION
         found = settings_of(self.model, first)
         if self._kind == "prune" and self.origin is not None:
-            return [s for s in found if s.group not in (MODEL, DATA)]
+            # It cannot be taken back.
+            asked = () if self._inherited().get("projection") else ("projection",)
+            return [s for s in found if s.group not in (MODEL, DATA) or s.name in asked]
         return list(found)
 
     def _base(self) -> dict[str, Any]:

@@ -36,12 +36,17 @@ NATIVE = (NativeInt8Runtime, SparseInt8Runtime, BlockInt8Runtime, NativeInt4Runt
 
 
 def model(
-    kind: str = "LSTM", *, tied: bool = True, block: tuple[int, int] | None = None
+    kind: str = "LSTM",
+    *,
+    tied: bool = True,
+    block: tuple[int, int] | None = None,
+    projection: bool = False,
 ) -> RNNModel:
     """A small model; with `block`, four fifths of such blocks of its matrices are zero."""
     torch.manual_seed(1)
     width = 36
-    built = RNNModel(kind, len(WORDS), width if tied else 20, width, 2, 0.2, tie_weights=tied)
+    emsize = width if tied and not projection else 20
+    built = RNNModel(kind, len(WORDS), emsize, width, 2, 0.2, tied, projection)
     generator = np.random.default_rng(2)
     with torch.no_grad():
         built.decoder.bias.normal_(std=0.1)
@@ -83,10 +88,11 @@ def stepped(runtime, ids: Tensor) -> Tensor:
 
 @needs_kernels
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied,projection", [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize("runtime", NATIVE)
-def test_native_runtimes_score_near_fp32(tmp_path, runtime, kind, tied):
-    source = source_for(runtime, model(kind, tied=tied, block=(16, 4)), tmp_path)
+def test_native_runtimes_score_near_fp32(tmp_path, runtime, kind, tied, projection):
+    built = model(kind, tied=tied, block=(16, 4), projection=projection)
+    source = source_for(runtime, built, tmp_path)
     wanted = NaiveRuntime(source).evaluate(text(), 7)
     score = runtime(source).evaluate(text(), 7)
     assert score.tokens == wanted.tokens
@@ -94,10 +100,14 @@ def test_native_runtimes_score_near_fp32(tmp_path, runtime, kind, tied):
 
 
 @needs_kernels
+@pytest.mark.parametrize("projection", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("runtime", NATIVE)
-def test_stepping_alone_in_a_batch_and_scoring_are_one_arithmetic(tmp_path, runtime, kind):
-    built = runtime(source_for(runtime, model(kind, block=(8, 8)), tmp_path))
+def test_stepping_alone_in_a_batch_and_scoring_are_one_arithmetic(
+    tmp_path, runtime, kind, projection
+):
+    source = source_for(runtime, model(kind, block=(8, 8), projection=projection), tmp_path)
+    built = runtime(source)
     ids = text(12, 5)
     batch = stepped(built, ids)
     alone = torch.cat([stepped(built, ids[:, i : i + 1]) for i in range(5)], dim=1)

@@ -17,7 +17,7 @@ from lmbench.deploy.runtimes.interface import Runtime
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime, supported
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import RNNModel
+from lmbench.model.rnn import RNNModel, shape_of
 
 KINDS = ["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]
 WORDS = 211
@@ -34,16 +34,22 @@ TOLERANCE = {
 }
 
 
-def model(kind: str = "LSTM", tied: bool = True, nlayers: int = 2, nhid: int = 40) -> LoadedModel:
+def model(
+    kind: str = "LSTM",
+    tied: bool = True,
+    nlayers: int = 2,
+    nhid: int = 40,
+    projection: bool = False,
+) -> LoadedModel:
     torch.manual_seed(1)
-    net = RNNModel(kind, WORDS, nhid if tied else 24, nhid, nlayers, 0.5, tied)
+    emsize = nhid if tied and not projection else 24
+    net = RNNModel(kind, WORDS, emsize, nhid, nlayers, 0.5, tied, projection)
     with torch.no_grad():
         net.encoder.weight.normal_()
         if tied:
             net.encoder.weight.mul_(0.5)
         net.decoder.bias.normal_()
-    shape = {"model": kind, "ntoken": WORDS, "tied": tied}
-    return LoadedModel(net.eval().requires_grad_(False), [], shape, "tiny", Path())
+    return LoadedModel(net.eval().requires_grad_(False), [], shape_of(net), "tiny", Path())
 
 
 def text(rows: int, batch: int) -> Tensor:
@@ -62,11 +68,14 @@ def worst_difference(exact: Runtime, other: Runtime, data: Tensor) -> float:
     return worst
 
 
+@pytest.mark.parametrize("projection", [False, True])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", list(TOLERANCE))
-def test_a_runtime_predicts_and_scores_as_the_module_does(name: str, kind: str, tied: bool) -> None:
-    loaded = model(kind, tied)
+def test_a_runtime_predicts_and_scores_as_the_module_does(
+    name: str, kind: str, tied: bool, projection: bool
+) -> None:
+    loaded = model(kind, tied, projection=projection)
     exact, runtime = NaiveRuntime(loaded), build_runtime(name, loaded)
     assert worst_difference(exact, runtime, text(12, 1)) <= TOLERANCE[name]
     data = text(24, 3)
@@ -101,10 +110,11 @@ def test_stepping_leaves_the_old_state_usable_so_that_a_text_can_be_rewound(name
     assert torch.equal(runtime.step(torch.tensor([6]), state)[0], first)
 
 
+@pytest.mark.parametrize("projection", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", list(TOLERANCE))
-def test_what_the_decoder_saw_is_the_module_s_own(name: str, kind: str) -> None:
-    loaded = model(kind)
+def test_what_the_decoder_saw_is_the_module_s_own(name: str, kind: str, projection: bool) -> None:
+    loaded = model(kind, projection=projection)
     runtime, ids = build_runtime(name, loaded), torch.tensor([5, 6])
     _, state = runtime.step(ids, runtime.initial_state(2))
     features, _ = loaded.recurrent.features(ids.view(1, 2), loaded.recurrent.init_hidden(2))
