@@ -126,14 +126,14 @@ def _plan(
     home = Home.find()
     epochs = config.epochs if "epochs" in config.model_fields_set else None
     if run is not None:
-        shape = dict.fromkeys(sorted(config.model_fields_set - {"epochs"}), True)
+        shape = dict.fromkeys(sorted(config.model_fields_set - {"epochs", "projection"}), True)
         refuse_flags("the model is that of --run", **shape, types=types)
         schedule = read_schedule(file, home)
         parent = home.find_run(run, session, with_model=True)
         settings = parent.config()
         if isinstance(settings, TrainConfig):
             check_building(settings, schedule)
-        return schedule, plan_on_run(schedule, parent, epochs)
+        return schedule, plan_on_run(schedule, parent, epochs, projection=config.projection)
     config = config.model_copy(update={"compress": file})
     schedule = check_schedule(config, home)
     if schedule is None:

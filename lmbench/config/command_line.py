@@ -19,7 +19,7 @@ def run_name(kind: Kind, config: Config) -> str:
     if isinstance(config, PruneConfig) and config.compress:
         return config.compress.rpartition("/")[2].removesuffix(".yaml")
     if isinstance(config, TrainConfig):
-        tied = "-tied" if config.tied else ""
+        tied = "-tied" * config.tied + "-projected" * config.projection
         return f"{config.model.lower().replace('_', '-')}-{config.nlayers}x{config.nhid}{tied}"
     for setting in ("preset", "granularity"):
         chosen = getattr(config, setting, None)

@@ -25,6 +25,7 @@ __all__ = [
     "ModelType",
     "PruneConfig",
     "TrainConfig",
+    "check_start",
     "idle_settings",
     "laid_over",
     "passed_on",
@@ -69,6 +70,12 @@ class ModelConfig(Config):
                 f"--tied needs --emsize equal to --nhid: {self.emsize} is not {self.nhid} "
                 "(the embedding and the decoder share one matrix); or give --projection"
             )
+
+    @property
+    def title(self) -> str:
+        """In words: LSTM 2x200 tied."""
+        words = " tied" * self.tied + " projected" * self.projection
+        return f"{self.model} {self.nlayers}x{self.nhid}{words}"
 
     def parameter_shapes(self, ntoken: int) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter of this model over `ntoken` words; tied ones once."""
@@ -226,8 +233,8 @@ class TrainConfig(ModelConfig, MachineConfig):
     )
     dropouto: float | None = setting(
         None,
-        "dropout before the decoder, one mask for all steps of a window; left out, --dropout acts "
-        "there",
+        "dropout of the last layer's output, one mask for all steps of a window; left out, "
+        "--dropout acts there",
         group=REGULARISATION,
         ge=0.0,
         lt=1.0,
@@ -248,7 +255,8 @@ class TrainConfig(ModelConfig, MachineConfig):
     )
     alpha: float = setting(
         0.0,
-        "activation regularisation: adds this times the mean square of what the decoder is given",
+        "activation regularisation: adds this times the mean square of the last layer's output "
+        "after dropout",
         group=REGULARISATION,
         ge=0.0,
         le=1e6,
@@ -436,6 +444,21 @@ def idle_settings(config: TrainConfig) -> frozenset[str]:
     idle = {"momentum"} if config.optimizer == "adamw" else {"beta1", "beta2"}
     annealing = {"patience", "anneal_factor"}
     return frozenset(idle | (annealing if config.rate_schedule != "plateau" else set()))
+
+
+def check_start(config: TrainConfig, parent: TrainConfig) -> None:
+    """See that a training can start from the model of another one.
+
+    Raises:
+        LmbenchError: what its projection stands against.
+    """
+    if parent.projection and not config.projection:
+        raise LmbenchError("--projection: the parent has one, which cannot be taken back")
+    if config.projection and not parent.projection and config.emsize != config.nhid:
+        raise LmbenchError(
+            f"--projection: the parent's embedding is {config.emsize} wide and its layers "
+            f"{config.nhid}: it can be rotated only where they are the same"
+        )
 
 
 def passed_on(settings: TrainConfig) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class LoadedModel:
     """Words in order of id; empty for a bare file of weights, which has none."""
 
     shape: Mapping[str, Any]
-    """As in a run's record: model, emsize, nhid, nlayers, dropout, tied, ntoken."""
+    """As in a run's record: model, emsize, nhid, nlayers, dropout, tied, projection, ntoken."""
 
     title: str
     """What to call it on screen: ``SESSION/003-train`` or a file's name."""
@@ -325,8 +325,7 @@ def _float_model(path: Path, tensors: Mapping[str, Tensor], shape: Mapping[str, 
 
 def _checked_shape(path: Path, shape: Any) -> dict[str, Any]:
     """A record's or a file's shape, in which every size is one that a model can have."""
-    left_out = {"dropout": 0.0, "projection": False}
-    return checked_shape(path, {**left_out, **shape} if isinstance(shape, dict) else shape)
+    return checked_shape(path, {"dropout": 0.0, **shape} if isinstance(shape, dict) else shape)
 
 
 def _expected(shape: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

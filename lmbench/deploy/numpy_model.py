@@ -77,11 +77,7 @@ class NumpyModel:
             for whole, part in zip(after, parts, strict=True):
                 whole[layer] = part
             x = out.reshape(steps * batch, -1)
-        return self.projected(x), after
-
-    def projected(self, output: Array) -> Array:
-        """The last layer's output [N, H] as the decoder sees it."""
-        return output if self._projection is None else output @ self._projection.T
+        return x if self._projection is None else x @ self._projection.T, after
 
 
 _PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

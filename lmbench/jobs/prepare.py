@@ -12,7 +12,7 @@ from typing import Any
 
 from lmbench.config import Config, Kind, PruneConfig, TrainConfig
 from lmbench.config.command_line import command_for, run_name
-from lmbench.config.training import passed_on
+from lmbench.config.training import check_start, passed_on
 from lmbench.corpus import Corpus, check_enough, default_corpus, open_corpus
 from lmbench.corpus.files import Progress
 from lmbench.corpus.sources import known_names
@@ -144,6 +144,10 @@ def make_run(
         point: which of its sweep's runs it is, "" for a run of no sweep.
         place: where it is to be worked on (`lmbench.jobs.places`).
     """
+    if isinstance(config, TrainConfig) and parent is not None:
+        before = parent.config()
+        if isinstance(before, TrainConfig):
+            check_start(config, before)
     if isinstance(config, TrainConfig) and config.data is None:
         # Another may be the default by the time that the run begins, or goes on.
         config = config.model_copy(update={"data": default_corpus(session.home.path)})

@@ -111,16 +111,24 @@ def read_schedule(name: str, home: Home) -> Schedule:
         raise LmbenchError(*error.problems) from None
 
 
-def plan_on_run(schedule: Schedule, run: Run, epochs: int | None = None) -> SchedulePlan:
+def plan_on_run(
+    schedule: Schedule, run: Run, epochs: int | None = None, *, projection: bool = False
+) -> SchedulePlan:
     """What a schedule will leave of the weights of a trained run.
+
+    Args:
+        projection: rotate them first, as a pruning by `--projection` does, where there is none yet.
 
     Raises:
         LmbenchError: the run has no plain model, or the schedule names what the model has not.
     """
     from lmbench.deploy.load_model import load_run
     from lmbench.distiller.schedules.model_plan import plan_for_model
+    from lmbench.model.rotation import rotated
 
     model = load_run(run).recurrent
+    if projection and model.projection is None:
+        model = rotated(model)
     try:
         return plan_for_model(schedule, model, epochs)
     except ScheduleError as error:

@@ -10,12 +10,11 @@ a projection before the decoder does it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel, model_of_tensors, shape_of
 
 __all__ = ["rotated"]
 
@@ -27,34 +26,27 @@ _ROUNDS = 50
 _ROWS = 1 << 15
 
 
-def rotated(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a model without a projection as one that has it; it predicts the same, to
-    rounding.
-
-    Args:
-        tensors: by their names in `RNNModel`, fp32; decoder.weight may be left out where it is
-            tied.
+def rotated(model: RNNModel) -> RNNModel:
+    """A model with a projection that predicts what this one without it does, to rounding.
 
     Raises:
-        LmbenchError: the embedding is not as wide as the layers.
+        LmbenchError: the embedding is not as wide as the layers, or is not all numbers.
     """
-    encoder = tensors["encoder.weight"]  # [V, E]
-    decoder = tensors.get("decoder.weight", encoder)  # [V, H]
-    if encoder.shape != decoder.shape:
+    if model.ninp != model.nhid:
         raise LmbenchError(
-            f"--projection: the parent's embedding is {encoder.shape[1]} wide and its layers "
-            f"{decoder.shape[1]}: it can be rotated only where they are the same"
+            f"--projection: the parent's embedding is {model.ninp} wide and its layers "
+            f"{model.nhid}: it can be rotated only where they are the same"
         )
-    new = dict(tensors)
-    axes = _sparse_axes(decoder, tensors["decoder.bias"])
-    new["projection.weight"] = axes.T.to(decoder.dtype).contiguous()
-    if "decoder.weight" in tensors:
-        new["decoder.weight"] = _times(decoder, axes)
-    tied = torch.equal(encoder, decoder)
-    axes = axes if tied else _sparse_axes(encoder, tensors["decoder.bias"])
-    new["encoder.weight"] = _times(encoder, axes)
-    new["rnn.weight_ih_l0"] = _times(tensors["rnn.weight_ih_l0"], axes)
-    return new
+    tensors = {name: p.detach() for name, p in model.named_parameters()}
+    encoder, bias = tensors["encoder.weight"], tensors["decoder.bias"]
+    axes = _sparse_axes(model.decoder.weight.detach(), bias)
+    tensors["projection.weight"] = axes.T.to(encoder.dtype).contiguous()
+    if not model.tied:
+        tensors["decoder.weight"] = _times(tensors["decoder.weight"], axes)
+        axes = _sparse_axes(encoder, bias)
+    for name in ("encoder.weight", "rnn.weight_ih_l0"):
+        tensors[name] = _times(tensors[name], axes)
+    return model_of_tensors({**shape_of(model), "projection": True}, tensors)
 
 
 def _sparse_axes(matrix: Tensor, bias: Tensor) -> Tensor:
@@ -66,6 +58,8 @@ def _sparse_axes(matrix: Tensor, bias: Tensor) -> Tensor:
     """
     heaviest = bias.topk(min(_ROWS, len(bias))).indices
     rows = (matrix * torch.exp(_BIAS_EXPONENT * bias)[:, None])[heaviest]
+    if not rows.isfinite().all():
+        raise LmbenchError("--projection: the parent's embedding is not all numbers")
     axes = torch.linalg.eigh((rows.T @ rows).double()).eigenvectors.flip(1)
     for _ in range(_ROUNDS):
         new = rows @ axes.to(rows.dtype)

@@ -59,7 +59,8 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     # A gradient of the hidden rows, and a group of words packed: their gradients twice, and they.
     seen = e if config.projection else h
     a_thread = window * seen * _FLOAT + terms * _PACKED * _GROUP * (2 * window + seen)
-    activations = window * (e + config.nlayers * h * (gates + 3)) * _FLOAT * 2
+    ends = e + (e if config.projection else 0)
+    activations = window * (ends + config.nlayers * h * (gates + 3)) * _FLOAT * 2
     return Estimate(
         weights=weights,
         biases=biases,

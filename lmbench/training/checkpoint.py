@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,21 +149,13 @@ def read_trained(folder: Path) -> dict[str, Tensor]:
     return _read_tensors(own) if own.is_file() else {}
 
 
-def load_weights(
-    model: nn.Module,
-    path: Path,
-    change: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
-) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
     """Load ``model.safetensors`` into a model of the same shape; tied tensors stay tied.
-
-    Args:
-        change: makes of the file's tensors those that are loaded.
 
     Raises:
         LmbenchError: damaged, or of another shape; names the first tensor that does not fit.
     """
     weights = _read_tensors(path)
-    weights = weights if change is None else change(weights)
     for alias, kept in shared_names(model).items():
         if kept in weights:
             weights.setdefault(alias, weights[kept])

@@ -9,7 +9,7 @@ from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training.loss import DecoderLoss, Teacher
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.precision import Precision
-from lmbench.training.regularisation import OFF, Regularisation
+from lmbench.training.regularisation import OFF, Regularisation, at_least_fp32
 from lmbench.training.step import as_fp32, run_layers
 
 __all__ = ["Distillation"]
@@ -64,7 +64,7 @@ class Distillation(Objective):
                 teacher.rnn, teacher.encoder(input), self._hidden, self._loss.precision
             )
             if teacher.projection is not None:
-                output = teacher.projected(output.float())
+                output = teacher.projected(at_least_fp32(output))
         self._hidden = as_fp32(detach(state))
         self._loss.teacher = Teacher(
             output.flatten(0, 1), decoder.weight, decoder.bias, self._temperature, self._weight

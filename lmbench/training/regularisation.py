@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lmbench.config import TrainConfig
 from lmbench.model.rnn import RNNModel
 
-__all__ = ["OFF", "Regularisation", "torch_layer"]
+__all__ = ["OFF", "Regularisation", "at_least_fp32", "torch_layer"]
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Regularisation:
         return F.dropout(weight, self.wdrop) if self.wdrop else weight
 
     def output(self, model: RNNModel, raw: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the decoder is given for the last layer's output [T, B, H], and what the two
+        """The last layer's output [T, B, H] with what is dropped of it, and what the two
         regularisers of activations add to the loss: a scalar, or None where neither is on."""
         dropped = _locked(raw, self.dropouto, model.drop)
         terms: list[Tensor] = []
         if self.alpha:
-            terms.append(self.alpha * _wide(dropped).pow(2).mean())
+            terms.append(self.alpha * at_least_fp32(dropped).pow(2).mean())
         if self.beta and len(raw) > 1:
-            terms.append(self.beta * _wide(raw).diff(dim=0).pow(2).mean())
+            terms.append(self.beta * at_least_fp32(raw).diff(dim=0).pow(2).mean())
         return dropped, torch.stack(terms).sum() if terms else None
 
 
@@ -85,11 +85,12 @@ def _locked(x: Tensor, p: float | None, otherwise: Callable[[Tensor], Tensor]) -
     locked dropout (Gal & Ghahramani 2016, arXiv 1512.05287)."""
     if p is None:
         return otherwise(x)
-    return x * F.dropout(torch.ones_like(_wide(x[:1])), p)  # times [1, B, N]
+    return x * F.dropout(torch.ones_like(at_least_fp32(x[:1])), p)  # times [1, B, N]
 
 
-def _wide(x: Tensor) -> Tensor:
-    """At least fp32: in bf16 the scale of a mask would be rounded to three digits."""
+def at_least_fp32(x: Tensor) -> Tensor:
+    """x, widened where it is narrower: in bf16 the scale of a mask would be rounded to three
+    digits."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -29,7 +29,7 @@ from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training import lstm
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.precision import Precision
-from lmbench.training.regularisation import OFF, Regularisation, torch_layer
+from lmbench.training.regularisation import OFF, Regularisation, at_least_fp32, torch_layer
 
 __all__ = [
     "add_rows",
@@ -99,7 +99,7 @@ def features(
     output, penalty = regularisation.output(model, raw)
     if model.projection is not None:
         # The layers may have put out bf16.
-        output = model.projected(output.float())
+        output = model.projected(at_least_fp32(output))
     return output, state, penalty
 
 

@@ -16,9 +16,10 @@ from lmbench.generation.sampler import Sampler
 from lmbench.model.rnn import RNNModel
 
 
-def model() -> RNNModel:
+def model(projection: bool = False) -> RNNModel:
     torch.manual_seed(0)
-    net = RNNModel("LSTM", 15, 8, 8, 1, 0.0, True).eval().requires_grad_(False)
+    net = RNNModel("LSTM", 15, 5 if projection else 8, 8, 1, 0.0, True, projection)
+    net.eval().requires_grad_(False)
     for parameter in net.parameters():
         parameter.mul_(4)
     return net
@@ -55,8 +56,11 @@ def by_definition(net: RNNModel, data: torch.Tensor, cache: NeuralCache) -> floa
 
 @pytest.mark.parametrize("bptt", [1, 4, 7, 100])
 @pytest.mark.parametrize("size", [1, 5, 200])
-def test_the_score_is_the_papers_whatever_the_window(bptt: int, size: int) -> None:
-    net = model()
+@pytest.mark.parametrize("projection", [False, True])
+def test_the_score_is_the_papers_whatever_the_window(
+    bptt: int, size: int, projection: bool
+) -> None:
+    net = model(projection)
     data = torch.randint(0, 15, (31, 3), generator=torch.Generator().manual_seed(1))
     cache = NeuralCache(size, theta=0.5, share=0.3)
     score = evaluate_with_cache(net, data, bptt, cache)

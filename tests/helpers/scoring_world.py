@@ -16,11 +16,17 @@ WORDS = ["<eos>", "<unk>", "the", "then", "there", "cat", "mat", "sat", "on", *m
 
 
 def loaded(
-    kind: str = "LSTM", words: list[str] = WORDS, *, tied: bool = True, nhid: int = 24
+    kind: str = "LSTM",
+    words: list[str] = WORDS,
+    *,
+    tied: bool = True,
+    nhid: int = 24,
+    projection: bool = False,
 ) -> LoadedModel:
     """A model with random weights, so that its predictions differ from word to word."""
     torch.manual_seed(5)
-    net = RNNModel(kind, len(words), nhid if tied else 16, nhid, 2, 0.2, tied)
+    emsize = nhid if tied and not projection else 16
+    net = RNNModel(kind, len(words), emsize, nhid, 2, 0.2, tied, projection)
     with torch.no_grad():
         net.decoder.bias.normal_(std=0.5)
         for p in net.parameters():

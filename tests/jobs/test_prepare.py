@@ -119,6 +119,28 @@ def test_a_pruning_takes_over_all_but_the_schedule_and_the_teacher(tmp_path):
     assert inherited_settings(parent) == {"emsize": 64, "nhid": 64, "lr": 5.0}
 
 
+@pytest.mark.parametrize(
+    "before, changed, says",
+    [
+        ({"projection": True}, {"projection": False}, "cannot be taken back"),
+        ({"emsize": 10, "tied": False}, {"projection": True}, "10 wide and its layers 200"),
+        ({}, {"projection": True}, ""),
+        ({"emsize": 10, "projection": True}, {}, ""),
+    ],
+)
+def test_a_projection_is_looked_at_before_a_run_is_made(tmp_path, before, changed, says):
+    session = Home(tmp_path).open_session("s")
+    config = TrainConfig.model_validate({"tied": True, "data": "pydoc", **before})
+    parent = session.new_run(config, "train")
+    own = PruneConfig.model_validate({**config.model_dump(), **changed})
+    if says:
+        with pytest.raises(LmbenchError, match=says):
+            make_run(session, "prune", own, parent=parent)
+    else:
+        assert make_run(session, "prune", own, parent=parent).read().parent == parent.ref
+    assert len(session.runs()) == 1 + (not says)
+
+
 def test_a_run_that_names_no_corpus_stays_on_the_default_of_its_day(tmp_path):
     session = Home(tmp_path).open_session()
     run = make_run(session, "train", TrainConfig(epochs=2))

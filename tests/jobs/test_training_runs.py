@@ -293,12 +293,26 @@ def test_a_projection_turns_the_embedding_once_and_is_passed_on(
     assert scored["test_ppl"] == pytest.approx(then["test_ppl"], rel=1e-4)
     packed = answer(capsys, "pack", "@")
     assert packed["test_ppl"] == pytest.approx(then["test_ppl"], rel=1e-3)
+    planned = answer(capsys, "schedule", "check", "level.yaml", "--run", "1", "--projection")
+    assert planned["weights"] == then["results"]["parameters"]
     # A config that says otherwise is refused, and nothing is lost in silence.
     config = session.run(3).config().model_copy(update={"projection": False})
     run = session.new_run(config, "prune", parent=session.run(3))
     launch.start(run)
     assert wait(run) == "failed"
     assert "cannot be taken back" in run.read().reason
+
+
+def test_rotating_a_pruned_model_says_that_it_fills_up_the_zeros(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(capsys, "train", *SMALL, "--epochs", "1", "--tied")
+    (home.path / "agp.yaml").write_text(SCHEDULE, encoding="utf-8")
+    answer(capsys, "prune", "@", "--schedule", "agp.yaml", "--epochs", "3")
+    short = ("--schedule", "agp.yaml", "--epochs", "1", "--projection")
+    document = answer(capsys, "prune", "@", *short)
+    warned = "70% of the embedding of run default/002-prune is zero, and rotating"
+    assert warned in "".join(document["results"]["warnings"])
 
 
 @pytest.mark.parametrize(
@@ -479,16 +493,19 @@ def test_the_scored_last_model_is_the_one_that_is_kept(
     assert scored["test_ppl"] == pytest.approx(made["results"]["test_ppl"], rel=1e-4)
 
 
+@pytest.mark.parametrize("projection", [False, True])
 def test_training_with_quantized_weights_leaves_a_model_that_everyone_can_read(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: Home, projection: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer(capsys, "train", *SMALL, "--epochs", "1", "--tied")
     (home.path / "qat.yaml").write_text(QUANTIZED, encoding="utf-8")
-    document = answer(capsys, "prune", "@", "--schedule", "qat.yaml", "--epochs", "2")
+    also = ["--projection"] * projection
+    document = answer(capsys, "prune", "@", "--schedule", "qat.yaml", "--epochs", "2", *also)
     weights = load_file(Path(document["run"]) / "best" / "model.safetensors")
     matrices = {name: w for name, w in weights.items() if w.dim() == 2}
     assert matrices.keys() == {
         "encoder.weight", *(f"rnn.weight_{k}_l{n}" for k in ("ih", "hh") for n in (0, 1)),
+        *["projection.weight"] * projection,
     }  # fmt: skip
     # One scale a tensor and four bits: no more than sixteen values are left in each.
     assert all(len(w.unique()) <= 16 for w in matrices.values())

@@ -18,7 +18,7 @@ from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.distiller.quantization import QuantSettings, quantize
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import RNNModel, build_model, model_of_tensors, shape_of
+from lmbench.model.rnn import RNNModel, build_model, shape_of
 from lmbench.model.rotation import rotated
 from lmbench.model_shapes import GATES
 
@@ -40,10 +40,6 @@ def tensors(model: RNNModel) -> dict[str, Tensor]:
     return dict(model.named_parameters())  # a tied one once
 
 
-def projected(model: RNNModel) -> RNNModel:
-    return model_of_tensors({**shape_of(model), "projection": True}, rotated(tensors(model))).eval()
-
-
 def logits(model: RNNModel) -> Tensor:
     ids = torch.randint(WORDS, (9, 3), generator=torch.Generator().manual_seed(1))
     return model(ids, model.init_hidden(3))[0].detach()
@@ -53,7 +49,7 @@ def logits(model: RNNModel) -> Tensor:
 @pytest.mark.parametrize("kind", GATES)
 def test_a_rotated_model_predicts_the_same(kind: str, tied: bool) -> None:
     model = plain(kind, tied=tied)
-    other = projected(model)
+    other = rotated(model)
     assert other.tied == tied
     torch.testing.assert_close(logits(other), logits(model), rtol=0, atol=2e-5)
 
@@ -70,7 +66,7 @@ def test_the_largest_tenth_holds_more_of_the_energy_than_along_the_principal_axe
     # All of them count the same.
     model.decoder.bias.zero_()
     before = model.encoder.weight
-    after = rotated(tensors(model))["encoder.weight"]
+    after = rotated(model).encoder.weight.detach()
     assert after.square().sum() == pytest.approx(float(before.square().sum()), rel=1e-5)
     principal = before @ torch.linalg.svd(before).Vh.T
     assert largest_tenth(before) < largest_tenth(principal) < largest_tenth(after) - 0.02
@@ -84,7 +80,7 @@ def test_frequent_words_count_for_more() -> None:
     model.decoder.bias[10:] = 0.0
     for bias, wanted in ((20.0, True), (-20.0, False)):
         model.decoder.bias[:10] = bias
-        frequent = rotated(tensors(model))["encoder.weight"][0].square()
+        frequent = rotated(model).encoder.weight[0].square()
         assert (frequent.max() > 0.99 * frequent.sum()) == wanted
 
 
@@ -98,14 +94,14 @@ def test_more_of_a_rotated_embedding_can_be_cut_for_the_same_error(tied: bool) -
         return float((logits(model) - before).square().mean())
 
     model = plain(tied=tied)
-    other = projected(model).requires_grad_(False)
+    other = rotated(model).requires_grad_(False)
     assert error_of_cut(other) < 0.5 * error_of_cut(model)
 
 
 def test_what_is_rotated_needs_one_width() -> None:
     model = RNNModel("LSTM", WORDS, 12, WIDTH, 1, 0.0, False)
     with pytest.raises(LmbenchError, match="12 wide and its layers 24"):
-        rotated(tensors(model))
+        rotated(model)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -145,7 +141,7 @@ def test_tied_weights_of_two_widths_need_a_projection() -> None:
 def test_units_go_with_their_columns_of_the_projection_and_leave_the_embedding(
     kind: str, tied: bool
 ) -> None:
-    model = projected(plain(kind, tied=tied))
+    model = rotated(plain(kind, tied=tied))
     before = model.encoder.weight.clone()
     schedule = distiller.schedule_from_dict(
         {
@@ -182,7 +178,7 @@ def test_units_go_with_their_columns_of_the_projection_and_leave_the_embedding(
 def test_a_quantized_model_with_a_projection_is_packed_as_it_is(
     tmp_path: Path, bits: int, values: str
 ) -> None:
-    model = projected(plain())
+    model = rotated(plain())
     words = [f"w{i}" for i in range(WORDS)]
     settings = QuantSettings.from_dict(
         {"mode": "SYMMETRIC", "per_channel_wts": True, "bits_parameters": bits}

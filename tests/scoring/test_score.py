@@ -234,9 +234,11 @@ def test_a_perplexity_that_overflows_is_infinite_and_one_of_nothing_is_no_number
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH", "RNN_RELU"])
-@pytest.mark.parametrize("tied", [True, False])
-def test_numpy_predicts_as_torch_does(tmp_path: Path, kind: str, tied: bool) -> None:
-    source = loaded(kind, tied=tied)
+@pytest.mark.parametrize("tied, projection", [(True, False), (True, True), (False, False)])
+def test_numpy_predicts_as_torch_does(
+    tmp_path: Path, kind: str, tied: bool, projection: bool
+) -> None:
+    source = loaded(kind, tied=tied, projection=projection)
     lm = LanguageModel.load(packed(tmp_path / "model.lmpack", source, weights="fp32"))
     assert lm.runtime == "numpy"
     exact = LanguageModel(RuntimePredictor(build_runtime("naive", source)), WORDS, "tiny", "naive")

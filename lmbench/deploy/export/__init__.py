@@ -7,4 +7,5 @@ from typing import Literal
 __all__ = ["Bits"]
 
 Bits = Literal["fp32", "int8", "int4"]
-"""How weights are kept: ``int8`` everything, ``int4`` the decoder in 4 bits and the rest in 8."""
+"""How weights are kept: ``int8`` everything, ``int4`` the decoder in 4 bits and the rest in 8; but
+a projection, which is small, in fp32."""

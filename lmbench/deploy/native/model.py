@@ -117,7 +117,6 @@ class NativeModel:
         self._state = self.initial_state()
         hidden, *cell = (part.ctypes.data for part in self._state)
         matrices = [self._embedding, *(m for ih, hh, _, _ in self._layers for m in (ih, hh))]
-        matrices += [self._projection] if self._projection else []
         self._scratch = self._kernels.scratch(0, max(matrices, key=lambda m: m.cols))
         self._step_arguments = (
             ctypes.c_void_p(hidden),

@@ -143,7 +143,7 @@ def weight_places(nlayers: int, projection: bool) -> dict[str, str]:
 def code_group(size: int | None, columns: int) -> int:
     """The columns of a matrix of codes that share scales; the whole row's filled up to bytes."""
     whole = -(-columns // 8) * 8
-    return min(size or whole, whole)
+    return whole if size is None or size >= columns else size
 
 
 def _bias_of(weight: str) -> str:

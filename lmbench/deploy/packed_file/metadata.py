@@ -100,7 +100,7 @@ def checked_shape(path: Path, shape: Any) -> dict[str, Any]:
     dropout = shape.get("dropout")
     if type(dropout) not in (int, float) or not 0 <= cast(float, dropout) < 1:
         raise LmbenchError(f"{path}: damaged: its model's 'dropout' is missing or impossible")
-    # Before version 6 there was none.
+    # Earlier files say nothing of it.
     tied, projection = shape.get("tied"), shape.get("projection", False)
     if type(projection) is not bool:
         raise LmbenchError(f"{path}: damaged: its model's 'projection' is impossible")

@@ -106,7 +106,7 @@ class HiddenUnits:
             if key not in known:
                 raise DistillerError(
                     f"weights: '{weight}' is of no plain recurrent layer (one direction, no "
-                    f"projection) {did_you_mean(key, known, 'layers')}"
+                    f"proj_size) {did_you_mean(key, known, 'layers')}"
                 )
             if not known[key].readers:
                 raise DistillerError(

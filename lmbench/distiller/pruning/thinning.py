@@ -44,8 +44,8 @@ def thin(
 
     All layers of a recurrent module share one width, so it becomes the largest number of units
     that a layer still needs; prune all its layers by the same share to lose nothing. When the
-    decoder is tied to the embedding, the embedding loses the columns of the last layer's units
-    too, and stays tied.
+    decoder is tied to the embedding and reads the layers itself, the embedding loses the columns of
+    the last layer's units too, and stays tied.
 
     Args:
         model: any module with plain ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` modules.

@@ -187,8 +187,9 @@ def _train(
 ) -> None:
     torch.manual_seed(config.seed)
     model = build_model(config, corpus.ntokens)
+    of_parent = None
     if job.record.parent and not job.resuming:
-        load_parent(job, model)
+        of_parent = load_parent(job, model, ranks)
     model.to(device)
     ranks.begin(model, config.seed)
     optimizer = build_optimizer(model, config)
@@ -232,7 +233,7 @@ def _train(
     _begin(job, trainer, precision, weights)
     # Not before: a resumed run voids what was logged since its checkpoint.
     of_schedule = _of_schedule(job, config, corpus.ntokens)
-    warnings = [w for w in (of_precision, of_kernels, of_teacher, of_schedule) if w]
+    warnings = [w for w in (of_parent, of_precision, of_kernels, of_teacher, of_schedule) if w]
     said = _warned_of(job)
     for warning in warnings:
         if warning not in said:
@@ -331,23 +332,43 @@ def _note_teacher(job: Job, teacher: Run, checkpoint: Path) -> str | None:
     )
 
 
-def load_parent(job: Job, model: RNNModel) -> None:
-    """Begin with the weights of the parent's best checkpoint.
+# What rounding to zero leaves in a model that nobody has pruned is less.
+_FEW_ZEROS = 0.01
+
+
+def load_parent(job: Job, model: RNNModel, ranks: Ranks) -> str | None:
+    """Begin with the weights of the parent's best checkpoint, rotated where the model has a
+    projection and the parent none; gives a warning.
 
     Raises:
         LmbenchError: the parent has none yet, or one that does not fit the model.
     """
     parent = parent_of(job)
-    folder = parent.checkpoint("best") or parent.checkpoint("last")
+    which = "best" if parent.checkpoint("best") else "last"
+    folder = parent.checkpoint(which)
     if folder is None:
         raise LmbenchError(f"run {parent.ref} has no checkpoint to start from yet")
     projected = parent.read().shape.get("projection", False)
     if projected and model.projection is None:
-        raise LmbenchError(f"run {parent.ref} has a projection: --projection cannot be taken back")
-    change = rotated if model.projection is not None and not projected else None
-    load_weights(model, folder / "model.safetensors", change)
-    if change:
-        print("the embedding is rotated, and a projection rotates back", flush=True)
+        raise LmbenchError(f"run {parent.ref} has a projection, which cannot be taken back")
+    if projected or model.projection is None:
+        load_weights(model, folder / "model.safetensors")
+        return None
+    if not ranks.first:
+        # They are given the first one's weights.
+        return None
+    print("rotating the embedding, and a projection to rotate back", flush=True)
+    from lmbench.deploy.load_model import load_run
+
+    before = load_run(parent, which).recurrent
+    model.load_state_dict(rotated(before).state_dict())
+    zeros = 1 - int(torch.count_nonzero(before.encoder.weight)) / before.encoder.weight.numel()
+    if zeros < _FEW_ZEROS:
+        return None
+    return (
+        f"{zeros:.0%} of the embedding of run {parent.ref} is zero, and rotating it has filled it "
+        "up: prune the run that it was made from"
+    )
 
 
 def _begin(job: Job, trainer: Trainer, precision: Precision, parameters: int) -> None:

@@ -21,7 +21,7 @@ from lmbench.config import (
     validate,
 )
 from lmbench.config.setting import value_text
-from lmbench.config.training import laid_over, passed_on
+from lmbench.config.training import check_start, laid_over, passed_on
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
@@ -348,6 +348,8 @@ class _Settings:
         if stage.kind == "prune" and "epochs" not in given:
             values = long_enough(values, values["compress"], self._home)
         config = validate(CONFIGS[stage.kind], values)
+        if isinstance(config, TrainConfig) and isinstance(before, TrainConfig):
+            check_start(config, before)
         step = Step(stage.kind, self._plan.run_name(point), config, point.parent)
         return PlannedRun(point, step, source)
 

@@ -115,8 +115,8 @@ def _seconds_by(
     was, now, rate = earlier.record, parent.record, earlier.tokens_per_s
     if was is None or now is None or (was.kind, was.status) != ("quantize", "finished"):
         return None
-    alike = was.shape | {"dropout": 0} == now.shape | {"dropout": 0}
-    if not alike or was.host != platform.node() or not rate:
+    shapes = [{"projection": False, **record.shape, "dropout": 0} for record in (was, now)]
+    if shapes[0] != shapes[1] or was.host != platform.node() or not rate:
         return None
     try:
         before = parse_config(was.kind, was.config)

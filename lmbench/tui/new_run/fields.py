@@ -230,7 +230,8 @@ def problems(model: type[Config], values: Mapping[str, Any]) -> dict[str, str]:
         and (config.tied and not config.projection)
         and config.emsize != config.nhid
     ):
-        found["tied"] = f"tied needs emsize = nhid, and {config.emsize} is not {config.nhid}"
+        apart = f"{config.emsize} is not {config.nhid}"
+        found["tied"] = f"tied needs emsize = nhid or a projection, and {apart}"
     elif isinstance(config, QuantizeConfig):
         found |= config.conflicts()
     else:

@@ -193,9 +193,7 @@ def label(setting: Setting) -> str:
 def _shape_of(view: RunView) -> str:
     """A trained model in words: LSTM 2x200 tied."""
     config = training_of(view)
-    if config is None:
-        return ""
-    return f"{config.model} {config.nlayers}x{config.nhid}{' tied' if config.tied else ''}"
+    return "" if config is None else config.title
 
 
 def can_start(kind: Kind, view: RunView) -> bool:

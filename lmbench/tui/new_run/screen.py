@@ -228,8 +228,9 @@ same.
         first = "" if self._kind == "train" else COMPRESSION
         found = settings_of(self.model, first)
         if self._kind == "prune" and self.origin is not None:
-            # It cannot be taken back.
-            asked = () if self._inherited().get("projection") else ("projection",)
+            before = TrainConfig.model_construct(**self._inherited())
+            rotates = not before.projection and before.emsize == before.nhid
+            asked = ("projection",) if rotates else ()
             return [s for s in found if s.group not in (MODEL, DATA) or s.name in asked]
         return list(found)
 

@@ -200,9 +200,7 @@ opened again, the draft is back. The last eight drafts are kept.
     def _for(self) -> str:
         config = self._config
         assert config is not None
-        tied = " tied" if config.tied else ""
-        size = f"{config.nlayers}x{config.nhid}{tied}"
-        return f"for {config.model} {size}, {plural(config.epochs, 'epoch')}"
+        return f"for {config.title}, {plural(config.epochs, 'epoch')}"
 
     def _verdict(self) -> Text:
         checked = self._checked

@@ -329,6 +329,25 @@ def test_a_mask_that_was_not_coded_is_named(tmp_path: Path) -> None:
         assert ("part 'mask' of 'encoder.weight' is no coded mask" in said) != (array is pieces)
 
 
+def test_a_projection_must_be_there_and_fit_where_the_shape_has_one(tmp_path: Path) -> None:
+    path = tmp_path / "m.lmpack"
+    model = RNNModel("LSTM", len(WORDS), 24, 24, 1, 0.0, True, True).eval()
+    write_packed(model, WORDS, path, PackConfig(weights="int8"))
+    assert complaint(path, None) is None
+    arrays, document = contents(path)
+    for name, value, says in (
+        ("projection", False, "holds tensors that its model does not have"),
+        ("projection", "yes", "'projection' is impossible"),
+        ("emsize", 16, "but the model's shape says"),
+    ):
+        write_container(path, arrays, {**document, "shape": {**document["shape"], name: value}})
+        assert says in str(complaint(path, None))
+    del document["tensors"]["projection.weight"]
+    kept = {name: array for name, array in arrays.items() if not name.startswith("projection")}
+    write_container(path, kept, document)
+    assert "tensor 'projection.weight' is missing" in str(complaint(path, None))
+
+
 @pytest.mark.parametrize(
     "change",
     [{"values": "code5"}, {"values": "code2"}, {"group": 4}, {"group": None}, {"layout": "block"}],

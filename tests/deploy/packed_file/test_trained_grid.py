@@ -24,16 +24,23 @@ from lmbench.distiller.quantization.training_time import (
 )
 from lmbench.model.rnn import RNNModel
 
-CODES = {"rounding": "codes"}
+CODES: dict[str, Any] = {"rounding": "codes"}
 WORDS = [f"w{i}" for i in range(300)]
 
 
 def trained(
-    kind: Any, bits: int, sparsity: float = 0.0, **more: Any
+    kind: Any,
+    bits: int,
+    sparsity: float = 0.0,
+    *,
+    widths: tuple[int, int] = (72, 72),
+    **more: Any,
 ) -> tuple[RNNModel, dict[str, torch.Tensor]]:
-    """The values of a quantizer in training, and the state of the model that it trains."""
+    """The values of a quantizer in training, and the state of the model that it trains; of two
+    widths (embedding and layers) it has a projection."""
     torch.manual_seed(0)
-    model = RNNModel("LSTM", len(WORDS), 72, 72, 1, 0.0, True).eval()
+    projection = widths[0] != widths[1]
+    model = RNNModel("LSTM", len(WORDS), *widths, 1, 0.0, True, projection).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_().mul_(0.3)
@@ -100,6 +107,29 @@ def test_every_weight_keeps_its_value(
         assert {t.spec.layout for t in info.tensors if len(t.spec.shape) == 2} == {layout}
         told = packed_bytes(model, WORDS, found.values, found.groups, found.grids)
         assert told == sum(tensor.stored for tensor in info.tensors) + info.vocabulary
+
+
+@pytest.mark.parametrize("widths", [(70, 70), (20, 70), (72, 64)])
+@pytest.mark.parametrize("sparsity", [0.0, 0.7])
+def test_codes_of_any_width_are_packed_and_run(
+    tmp_path: Path, widths: tuple[int, int], sparsity: float
+) -> None:
+    (model, state) = trained(
+        QuantAwareTrainRangeLinearQuantizer, 3, sparsity, widths=widths, **CODES
+    )
+    path, found = tmp_path / "m.lmpack", trained_grids(model, state)
+    assert set(found.values.values()) == {"code3"}
+    assert ("projection.weight" in found.values) == (widths[0] != widths[1])
+    pack(model, found, path)
+    loaded = load_packed(path)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(
+            loaded.recurrent.state_dict()[name], weight, rtol=1e-6, atol=0, msg=name
+        )
+    data = torch.randint(len(WORDS), (20, 2), generator=torch.Generator().manual_seed(0))
+    wanted = build_runtime("naive", loaded).evaluate(data, 7)
+    score = build_runtime(as_is_runtime(loaded), loaded).evaluate(data, 7)
+    assert score.loss == pytest.approx(wanted.loss, rel=0.02)
 
 
 def test_the_size_of_codes_is_told_without_the_units_that_nothing_reads(tmp_path: Path) -> None:

@@ -100,7 +100,10 @@ def test_a_search_and_its_budget_need_each_other(values: dict[str, Any]):
         ({"dropout": 1.0, "epochs": 0}, {"dropout": "0 to below 1", "epochs": "1 or more"}),
         ({"lr": 1e7, "emsize": 70_000}, {"lr": "at most 1e+06", "emsize": "at most 65,536"}),
         ({"lr": 0.0}, {"lr": "above 0"}),
-        ({"tied": True, "emsize": 3}, {"tied": "tied needs emsize = nhid, and 3 is not 200"}),
+        (
+            {"tied": True, "emsize": 3},
+            {"tied": "tied needs emsize = nhid or a projection, and 3 is not 200"},
+        ),
         (
             {"warmup": 40.0},
             {"warmup": "the rate would rise for all of the training; use less than --epochs 40"},

@@ -231,6 +231,23 @@ async def test_a_pruning_starts_from_the_selected_run_with_its_settings(full, st
     assert "AutomatedGradualPruner" in (started[0].path / "schedule.yaml").read_text()
 
 
+@pytest.mark.parametrize(
+    "config, offered",
+    [
+        ({"tied": True}, True),
+        ({"tied": True, "projection": True}, False),
+        ({"emsize": 64}, False),
+    ],
+)
+async def test_a_projection_is_offered_where_the_parent_can_be_rotated(full, config, offered):
+    full.session.run(1).update(config=config)
+    async with opened(full, WIDE) as pilot:
+        pilot.app.pop_screen()
+        await press(pilot, "up", "n", "p")
+        assert form(pilot).form.values["@parent"] == "1 dense"
+        assert ("projection" in form(pilot).form.values) == offered
+
+
 async def test_a_pruning_takes_as_many_epochs_as_its_schedule_needs(full, started):
     dense = full.session.runs()[0]
     dense.update(config={"tied": True, "emsize": 64, "nhid": 64, "epochs": 2, "lr": 5.0})
@@ -290,7 +307,7 @@ async def test_a_run_to_start_from_that_is_gone_is_replaced_by_no_other(full, st
 
 
 async def test_what_was_typed_stays_while_other_fields_change(full, started):
-    async with opened(full, NARROW, select="001-train") as pilot:
+    async with opened(full, WIDE, select="001-train") as pilot:
         for name, text in (("@name", "my model"), ("emsize", "77"), ("lr", "2o")):
             form(pilot).form.set_value(name, text)
         await press(pilot, "right")
