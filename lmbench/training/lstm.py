@@ -34,7 +34,7 @@ from lmbench.training import native
 from lmbench.training.precision import Precision
 from lmbench.training.regularisation import OFF, Regularisation
 
-__all__ = ["forward", "layer_for", "walk"]
+__all__ = ["forward", "layer_for", "onednn_lacks_bf16", "walk"]
 
 State = tuple[Tensor, ...]
 Layer = Callable[[Tensor, State, tuple[Tensor, Tensor, Tensor, Tensor]], tuple[Tensor, State]]
@@ -73,6 +73,12 @@ def layer_for(rnn: nn.Module, input: Tensor, precision: Precision) -> Layer | No
     if worth and (library := native.lstm_library()) is not None:
         return partial(native.lstm_layer, library, precision)
     return _in_bf16 if precision == "bf16" and rnn.hidden_size >= _WIDE else None
+
+
+def onednn_lacks_bf16() -> bool:
+    """Would oneDNN's LSTM, which torch takes on CPU, refuse bf16? Without AVX-512 it does."""
+    mkldnn = torch.backends.mkldnn
+    return mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 _KINDS = (nn.Linear, nn.Sigmoid, nn.Tanh, EltwiseAdd, EltwiseMult)

@@ -13,7 +13,7 @@ from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training.cuda_graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss, sum_nll
 from lmbench.training.regularisation import OFF, Regularisation
-from lmbench.training.step import add_rows, as_fp32, compute_gradients, features, minimised
+from lmbench.training.step import add_rows, as_fp32, compute_gradients, features, in_bf16, minimised
 
 __all__ = [
     "Adjust",
@@ -135,7 +135,7 @@ def _backward(
 ) -> tuple[Tensor, Hidden]:
     half = fused is not None and fused.precision == "bf16"
     decoder = model.decoder
-    with torch.autocast(input.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
+    with in_bf16(input.device, half):
         words = model.encoder(input)  # [T, B, E]
         output, hidden, penalty = features(model, input, words, hidden, regularisation)
         if fused is not None and type(decoder) is nn.Linear:

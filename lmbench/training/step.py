@@ -10,7 +10,7 @@ not zeroed, not added up from two dense halves and not scaled before it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -39,6 +39,7 @@ __all__ = [
     "compute_gradients",
     "features",
     "gradient_norm",
+    "in_bf16",
     "is_plain_sgd",
     "minimised",
     "run_layers",
@@ -61,7 +62,7 @@ def run_layers(
     """
     layer = lstm.layer_for(rnn, embedded, precision) if precision else None
     if layer is None and precision == "bf16":
-        with torch.autocast(embedded.device.type, torch.bfloat16, cache_enabled=False):
+        with in_bf16(embedded.device):
             return run_layers(rnn, embedded, hidden, None, regularisation)
     if layer is None and not regularisation.inside_layers:
         return rnn(embedded, hidden)
@@ -78,6 +79,17 @@ def run_layers(
         return output, (h, c)
     output, (h,) = lstm.forward(layer, rnn, embedded, (hidden,), regularisation)
     return output, h
+
+
+@contextmanager
+def in_bf16(device: torch.device, enabled: bool = True) -> Iterator[None]:
+    """Torch's own operations with their products in bf16, on any processor."""
+    lacking = enabled and device.type == "cpu" and lstm.onednn_lacks_bf16()
+    # What is None is left as it is; setting TF32 to what it already was warns.
+    without = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)  # pyright: ignore[reportArgumentType]
+    casts = torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+    with casts, without if lacking else nullcontext():
+        yield
 
 
 def features(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from lmbench.model.rnn import RNNModel
 from lmbench.training import lstm, native
 from lmbench.training.loss import DecoderLoss
-from lmbench.training.step import clipped_update, compute_gradients, gradient_norm
+from lmbench.training.step import clipped_update, compute_gradients, gradient_norm, run_layers
 
 STEPS, BATCH, EMBEDDING, WIDTH = 9, 5, 12, 20
 
@@ -32,6 +34,27 @@ def test_outputs_states_and_every_gradient_agree_to_bf16(layers: int) -> None:
     theirs = [expected, expected_h, expected_c, *torch.autograd.grad(expected, wanted, above)]
     assert all(t.dtype == torch.float32 for t in ours)
     assert max(map(relative, ours, theirs)) < 1e-2
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_torchs_own_layers_have_bf16_on_a_processor_without(
+    monkeypatch: pytest.MonkeyPatch, kind: Callable[[int, int], nn.RNNBase]
+) -> None:
+    """oneDNN's LSTM, which torch would take there, raises."""
+    monkeypatch.setattr(native, "lstm_library", lambda: None)
+    monkeypatch.setattr(lstm, "onednn_lacks_bf16", lambda: True)
+    torch.manual_seed(0)
+    rnn, x = kind(EMBEDDING, WIDTH), torch.randn(STEPS, BATCH, EMBEDDING)
+    state = torch.zeros(1, BATCH, WIDTH)
+    hidden = (state, state) if kind is nn.LSTM else state
+    asked: list[bool] = []
+    rnn.register_forward_pre_hook(lambda *_: asked.append(bool(torch.backends.mkldnn.enabled)))
+    output, _ = run_layers(rnn, x, hidden, "bf16")
+    ours = [output, *torch.autograd.grad(output.float().sum(), tuple(rnn.parameters()))]
+    expected, _ = rnn(x, hidden)
+    theirs = [expected, *torch.autograd.grad(expected.sum(), tuple(rnn.parameters()))]
+    assert asked == [False, torch.backends.mkldnn.is_available()]
+    assert max(map(relative, ours, theirs)) < 2e-2
 
 
 def test_dropout_lies_between_the_layers_and_only_in_training() -> None:
