@@ -288,9 +288,10 @@ def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
 
 
 def machine(args: argparse.Namespace) -> dict[str, Any]:
+    best = native.best()
     return {
         "device": machine_key(torch.device(args.device)),
-        "kernels": "torch" if args.device != "cpu" or native.why_not() else "amx",
+        "kernels": "torch" if args.device != "cpu" or native.why_not(best) else best,
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
     }

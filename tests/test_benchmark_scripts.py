@@ -107,7 +107,8 @@ def test_a_training_benchmark_names_the_kernels_that_it_took(
     device: str, missing: str | None, kernels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = script("training")
-    monkeypatch.setattr(training.native, "why_not", lambda: missing)
+    monkeypatch.setattr(training.native, "best", lambda: "amx")
+    monkeypatch.setattr(training.native, "why_not", lambda kernels: missing)
     monkeypatch.setattr(training, "machine_key", str)
     monkeypatch.setattr(sys, "argv", ["training.py", "--device", device])
     assert training.machine(training.parse())["kernels"] == kernels

@@ -100,7 +100,7 @@ def score_adapted(
     """
     bptt, device = config.bptt, data.device
     if config.dynamic and device.type == "cpu":
-        # Faster where the processor has AMX, and as exact.
+        # Faster, and as exact.
         native.enable_kernels()
     wanted, rms = _asked_for(config), None
     found = AdaptedScores([], runtime="training" if config.dynamic else "naive")

@@ -65,12 +65,12 @@ def examine(home: Path) -> list[Finding]:
 
 
 def _training_kernels() -> Finding:
-    """Those on AMX, which need the compiler, too, and a processor that has it."""
-    what = "training on AMX"
-    if not native.has_amx():
-        return Finding(what, "no, the processor has none: torch's kernels train")
-    missing = native.why_not()
-    value = f"no, {missing}: torch's kernels train" if missing else "built"
+    """Ours, which need the compiler, too, and a processor that gains from them."""
+    what, kernels = "kernels that train", native.best()
+    if kernels == "torch":
+        return Finding(what, "torch's, on this processor")
+    missing = native.why_not(kernels)
+    value = f"torch's, and none for {kernels.upper()}: {missing}" if missing else kernels.upper()
     return Finding(what, value, missing is None)
 
 

@@ -18,11 +18,12 @@ gradient of weight, bias    4 * V * (H + 1) bytes,        4 * V * (H + 1) bytes 
                             and once more in passing      product, 2 * V * (H + 1) bytes
 ==========================  ============================  ===============================
 
-Where the processor multiplies by tiles (AMX) and a compiler is at hand, `lmbench.training.native`
-does all of this in two passes over the words, and holds 4 * R * V (fp32) or 2 * R * V (bf16) bytes
-of exponentials instead of logits, no copy of the weight and no gradient twice. Each thread has for
-itself 4 * R * H bytes of the hidden rows' gradient and 512 * (2 * R + H) bytes of packed operands,
-three times as many in fp32: 3.1 MB at the sizes below.
+Where the processor multiplies by tiles (AMX), or in fp32 where it has AVX2 and nothing wider, and a
+compiler is at hand, `lmbench.training.native` does all of this in two passes over the words, and
+holds 4 * R * V (fp32) or 2 * R * V (bf16) bytes of exponentials instead of logits, no copy of the
+weight and no gradient twice. Each thread has for itself 4 * R * H bytes of the hidden rows'
+gradient and on AMX 512 * (2 * R + H) bytes of packed operands, three times as many in fp32: 3.1 MB
+at the sizes below, and less on AVX2.
 
 R is N, but at most ``ROWS_TIMES_WORDS / V`` rows are held at a time: the window goes through in
 slices of that many. At N = 700, V = 33,278, H = 200 that is 93 MB for the logits in fp32 and
@@ -30,7 +31,8 @@ slices of that many. At N = 700, V = 33,278, H = 200 that is 93 MB for the logit
 predictions take as much again, and at another temperature than 1 the student's softened ones too.
 
 Accuracy: fp32 does the same operations as ``F.cross_entropy(F.linear(...))`` and agrees with it to
-1e-6; on AMX each of its products is a sum of six in bf16 which is as exact, and it agrees as well.
+1e-6, on AVX2, too; on AMX each of its products is a sum of six in bf16 which is as exact, and it
+agrees as well.
 bf16 rounds the operands and results of the products and the softmax to 8 bits of mantissa (sums
 are fp32; on AMX the results of the products are, too): measured at the default size, gradients
 are off by 3e-3 of their norm (2e-3 on AMX) and the loss by 1e-4. The weights and their gradients
@@ -239,8 +241,8 @@ def _forward_native(
     owner: DecoderLoss, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None:
     """None where the compiled kernel is not there, does not take these, or meets an overflow."""
-    kernel, teacher = _kernel_for(hidden, weight, bias), owner.teacher
-    if kernel is None or (teacher and not _teaches(kernel, teacher)):
+    kernel, teacher = _kernel_for(hidden, weight, bias, owner.precision), owner.teacher
+    if kernel is None or (teacher and not _teaches(kernel, teacher, owner.precision)):
         return None
     rows, words = len(hidden), len(weight)
     flat = hidden.float()  # an autocast layer gives bf16
@@ -263,15 +265,18 @@ def _forward_native(
     return weight.new_tensor(nll / rows), (grad_hidden.to(hidden.dtype), grad_weight, grad_bias)
 
 
-def _kernel_for(hidden: Tensor, weight: Tensor, bias: Tensor) -> native.Kernel | None:
+def _kernel_for(
+    hidden: Tensor, weight: Tensor, bias: Tensor, precision: Precision
+) -> native.Kernel | None:
     if hidden.device.type != "cpu":
         return None
     kernel = native.kernel()
-    return kernel if kernel is not None and kernel.fits(hidden, weight, bias) else None
+    return kernel if kernel is not None and kernel.fits(hidden, weight, bias, precision) else None
 
 
-def _teaches(kernel: native.Kernel, teacher: Teacher) -> bool:
-    return teacher.temperature == 1.0 and kernel.fits(teacher.hidden, teacher.weight, teacher.bias)
+def _teaches(kernel: native.Kernel, teacher: Teacher, precision: Precision) -> bool:
+    operands = (teacher.hidden, teacher.weight, teacher.bias)
+    return teacher.temperature == 1.0 and kernel.fits(*operands, precision)
 
 
 def _forward_fp32(
@@ -414,7 +419,7 @@ def sum_nll(
     ``ROWS_TIMES_WORDS`` logits, none of which outlive the call.
     """
     total = torch.zeros((), dtype=widest(hidden.device), device=hidden.device)
-    kernel = _kernel_for(hidden, weight, bias)
+    kernel = _kernel_for(hidden, weight, bias, precision)
     for part in _slices(len(hidden), len(weight)):
         given = (hidden[part], weight, bias, targets[part])
         known = None

@@ -398,7 +398,7 @@ def test_a_best_checkpoint_that_a_resumed_run_has_yet_to_come_to_is_not_scored(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A training settles it for its whole process.
-    monkeypatch.setattr(process, "_allowed", True)
+    monkeypatch.setattr(process, "_allowed", None)
     run = new_run(home, "killed", epochs=2, batch_size=20, lr=0.5, checkpoint_every=0)
 
     class DeathError(Exception):
@@ -426,7 +426,7 @@ def test_a_best_checkpoint_that_a_resumed_run_has_yet_to_come_to_is_not_scored(
 def test_a_run_that_goes_on_has_no_test_figures_of_the_model_that_it_was(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_allowed", True)
+    monkeypatch.setattr(process, "_allowed", None)
     run = new_run(home, "stopped", epochs=2, batch_size=20)
     with monkeypatch.context() as patch:
         patch.setattr(Requests, "next", lambda _: "stop")
@@ -451,7 +451,7 @@ def test_a_run_that_goes_on_has_no_test_figures_of_the_model_that_it_was(
 def test_while_it_trains_a_run_has_the_size_of_its_integers_packed(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_allowed", True)
+    monkeypatch.setattr(process, "_allowed", None)
     schedule = home.path / "later.yaml"
     of_weights = QUANTIZED.replace("bits_activations: 8", "bits_activations: null")
     schedule.write_text(of_weights.replace("starting_epoch: 0", "starting_epoch: 1"))

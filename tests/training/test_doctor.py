@@ -44,15 +44,15 @@ def test_a_width_that_just_misses_the_fast_kernels_of_its_cell_is_told(
 
 
 @pytest.mark.parametrize(
-    "amx, missing, value, good",
+    "best, missing, value, good",
     [
-        (False, "no AMX", "no, the processor has none: torch's kernels train", None),
-        (True, None, "built", True),
-        (True, "g++ failed: x", "no, g++ failed: x: torch's kernels train", False),
+        ("torch", None, "torch's, on this processor", None),
+        ("amx", None, "AMX", True),
+        ("avx2", "g++ failed: x", "torch's, and none for AVX2: g++ failed: x", False),
     ],
 )
-def test_it_says_whether_training_is_on_amx(monkeypatch, tmp_path, amx, missing, value, good):
-    monkeypatch.setattr(native, "has_amx", lambda: amx)
-    monkeypatch.setattr(native, "why_not", lambda: missing)
-    line = next(f for f in doctor.examine(tmp_path) if f.what == "training on AMX")
+def test_it_says_which_kernels_train(monkeypatch, tmp_path, best, missing, value, good):
+    monkeypatch.setattr(native, "best", lambda: best)
+    monkeypatch.setattr(native, "why_not", lambda kernels: missing)
+    line = next(f for f in doctor.examine(tmp_path) if f.what == "kernels that train")
     assert (line.value, line.good) == (value, good)

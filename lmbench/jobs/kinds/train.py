@@ -157,28 +157,27 @@ def known_precision(job: Job) -> Precision | None:
 
 
 def choose_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple[str, str | None]:
-    """Which kernels the run uses, ``amx`` or ``torch``, which round differently, and a warning.
+    """Which `native.Kernels` the run uses, which round differently, and a warning.
 
     A resumed run continues with those that it began with, or warns that it cannot.
     """
     begun = job.resuming and job.run.checkpoint("last") is not None
-    known = job.record.results.get("kernels", "torch") if begun else "amx"
+    known = job.record.results.get("kernels", "torch") if begun else native.best()
     if config.precision == "exact":
         # Torch's own operations, when it is validated and scored, too.
         known = "torch"
-    if known != "amx" or device.type != "cpu":
-        native.allow(False)
+    if known not in ("amx", "avx2") or device.type != "cpu":
+        native.allow("torch")
         return known if begun else "torch", None
-    missing = native.enable_kernels()
+    missing = native.enable_kernels(known)
     if missing is None:
-        return "amx", None
+        return known, None
     if begun:
         return known, (
             f"the run began with the compiled kernels, which cannot be had here now ({missing}): "
             "it goes on with torch's, which round differently"
         )
-    if native.has_amx():
-        print(f"training with torch's kernels and none for AMX: {missing}", flush=True)
+    print(f"training with torch's kernels and none for {known.upper()}: {missing}", flush=True)
     return "torch", None
 
 

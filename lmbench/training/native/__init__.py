@@ -1,17 +1,18 @@
-"""Training on AMX: an optional compiled extra, which no training needs."""
+"""Training on AMX and AVX2: an optional compiled extra, which no training needs."""
 
 from lmbench.training.native.choose import allow, enable_kernels, why_not
 from lmbench.training.native.codes import code_passes
 from lmbench.training.native.decoder import Kernel, kernel
 from lmbench.training.native.lstm import lstm_layer, lstm_library
-from lmbench.training.native.process import has_amx
+from lmbench.training.native.process import Kernels, best
 
 __all__ = [
     "Kernel",
+    "Kernels",
     "allow",
+    "best",
     "code_passes",
     "enable_kernels",
-    "has_amx",
     "kernel",
     "lstm_layer",
     "lstm_library",

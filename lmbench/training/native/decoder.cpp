@@ -8,27 +8,8 @@
 // With a teacher, a decoder of the same rows and words, the first pass is made over it too, and the
 // gradient of the logits is that of (1 - share) * cross-entropy + share * KL(teacher || student).
 
+#include "decoder.h"
 #include "tiles.h"
-
-extern "C" {
-
-struct Decoder {
-    int64_t rows, words, width;
-    int32_t terms, threads;
-    const float *hidden, *weight, *bias;  // [N][H], [V][H], [V]
-    const int64_t *targets;               // [N]
-    float *grad_hidden, *grad_weight, *grad_bias;
-    float scale;                          // of the gradients: 1 / all rows of the window
-    int32_t accumulate;                   // add to grad_weight and grad_bias
-    uint8_t *exponentials;                // lmb_decoder_held bytes; null: the likelihood alone
-    uint8_t *scratch;                     // lmb_decoder_scratch bytes; both begin at 64-byte borders
-    Decoder *teacher;                     // of other hidden rows and weights; null: none
-    float share;                          // the teacher's, 0 without one
-    Parallel parallel;
-    double nll;                           // out: summed over the rows
-};
-
-}  // extern "C"
 
 namespace {
 
@@ -323,15 +304,7 @@ bool predict(Decoder &d, const Plan &p) {
             pack_right_across<TERMS>(hidden, TILE_ROWS * n, p.across, p.hidden_across + n * p.flat);
     });
     in_parallel(d.parallel, d.threads, [&](int t) { sum_exponentials<TERMS>(d, p, t); });
-    d.nll = 0.0;
-    for (int64_t n = 0; n < d.rows; ++n) {
-        double sum = 0.0;
-        for (int t = 0; t < d.threads; ++t) sum += p.sums(t)[n];
-        if (!std::isfinite(sum) || sum <= 0.0) return false;
-        p.inverse[n] = static_cast<float>(1.0 / sum);
-        d.nll += std::log(sum) + p.logit[n] - exact[n];
-    }
-    return true;
+    return settle(d, exact, p.logit, p.inverse, [&](int t) { return p.sums(t); });
 }
 
 template <int TERMS>
@@ -364,7 +337,8 @@ int32_t run(Decoder &d) {
 
 extern "C" {
 
-int32_t lmb_decoder_fits(void) { return tiles_allowed(); }
+// May it be used, with operands of so many terms?
+int32_t lmb_decoder_fits(int32_t) { return tiles_allowed(); }
 
 int64_t lmb_decoder_held(const Decoder *d) {
     const Plan p(*d);

@@ -1,4 +1,4 @@
-"""Calling decoder.cpp: a decoder's loss and gradients where the processor multiplies by tiles."""
+"""Calling decoder.cpp and decoder_avx2.cpp: a decoder's loss and gradients."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from lmbench.compile_kernels import Unit
-from lmbench.training.native.process import TERMS, openmp, usable
+from lmbench.training.native.process import TERMS, Kernels, allowed, openmp, usable
 from lmbench.training.precision import Precision
 
-__all__ = ["DECODER", "Kernel", "kernel", "prepared"]
+__all__ = ["UNITS", "Kernel", "kernel", "prepared"]
 
-DECODER = Unit(Path(__file__).with_name("decoder.cpp"))
+UNITS: dict[Kernels, Unit] = {
+    "amx": Unit(Path(__file__).with_name("decoder.cpp")),
+    "avx2": Unit(Path(__file__).with_name("decoder_avx2.cpp")),
+}
 
 Buffers = Callable[[str, int], Tensor]
 """Memory by name: a uint8 tensor of at least so many bytes, whatever is in it."""
@@ -51,23 +54,28 @@ class _Decoder(ctypes.Structure):
 
 
 class Kernel:
-    """The loss of a linear decoder, as `lmbench.training.loss` has it, on AMX.
+    """The loss of a linear decoder, as `lmbench.training.loss` has it.
 
-    In fp32 each number is multiplied as three of bf16 that add up to all of its 24 bits; the error
-    of the loss and the gradients is that of an fp32 product (1e-7 to 1e-6 of their norm). In bf16
-    the operands of the products are rounded, those that are gradients of the logits among them;
-    sums and exponentials are fp32.
+    On AVX2 in fp32 alone. On AMX in fp32 each number is multiplied as three of bf16 that add up to
+    all of its 24 bits; the error of the loss and the gradients is that of an fp32 product (1e-7 to
+    1e-6 of their norm). In bf16 the operands of the products are rounded, those that are gradients
+    of the logits among them; sums and exponentials are fp32.
+
+    Attributes:
+        precisions: those that it computes in.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self.precisions = [p for p, terms in TERMS.items() if library.lmb_decoder_fits(terms)]
         library.lmb_decoder_held.restype = ctypes.c_int64
         library.lmb_decoder_scratch.restype = ctypes.c_int64
 
-    def fits(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    def fits(self, hidden: Tensor, weight: Tensor, bias: Tensor, precision: Precision) -> bool:
         """Are these operands that it takes, and enough of them to be worth it?"""
         return (
-            weight.dtype == bias.dtype == torch.float32
+            precision in self.precisions
+            and weight.dtype == bias.dtype == torch.float32
             and hidden.dtype in (torch.float32, torch.bfloat16)
             and all(t.device.type == "cpu" for t in (hidden, weight, bias))
             and bias.shape == weight.shape[:1]
@@ -171,10 +179,12 @@ class Kernel:
 
 def kernel() -> Kernel | None:
     """The kernel, compiled if it has to be; None where it is not allowed or cannot be had."""
-    return usable(DECODER, prepared)
+    kernels = allowed()
+    return usable(UNITS[kernels], prepared, kernels) if kernels in UNITS else None
 
 
 @cache
 def prepared(library: ctypes.CDLL) -> Kernel | None:
-    """The library's kernel; None where the system does not let it multiply by tiles."""
-    return Kernel(library) if library.lmb_decoder_fits() else None
+    """The library's kernel; None where the system does not let it use its instructions."""
+    found = Kernel(library)
+    return found if found.precisions else None

@@ -1,4 +1,4 @@
-"""Whether this process may and can use the kernels on AMX, and what they share."""
+"""Which kernels this process may and can use, and what they share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 
@@ -14,45 +14,71 @@ from lmbench.compile_kernels import NativeUnavailableError, Unit
 from lmbench.training import cpu_info
 from lmbench.training.precision import Precision
 
-__all__ = ["TERMS", "allow", "find", "has_amx", "openmp", "openmp_library", "usable"]
+__all__ = [
+    "TERMS", "Kernels", "allow", "allowed", "best", "find", "openmp", "openmp_library", "usable",
+]  # fmt: skip
+
+Kernels = Literal["amx", "avx2", "torch"]
+"""What a training on CPU is computed by; ``torch`` is none of ours."""
 
 TERMS: dict[Precision, int] = {"fp32": 3, "bf16": 1}
 """Parts of an operand, of 24 bits or of 8, that are multiplied; see tiles.h."""
 
+_NEEDED = {"amx": {"amx_tile", "amx_bf16", "avx512_bf16"}, "avx2": {"avx2", "fma"}}
+
 # GNU's, LLVM's, Intel's.
 _OPENMP = ("libgomp", "libomp.", "libiomp5")
 
-_allowed = True
+# None: the best of this processor.
+_allowed: Kernels | None = None
 
 T = TypeVar("T")
 
 
-def allow(yes: bool) -> None:
+def allow(kernels: Kernels) -> None:
     """See `lmbench.training.native.choose.allow`."""
     global _allowed
-    _allowed = yes
+    _allowed = kernels
 
 
-def find(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None]) -> T:
-    """The unit's library as `prepare` makes it, compiled if it has to be.
+def allowed() -> Kernels:
+    """Those that this process may use, if they can be had."""
+    return _allowed or best()
+
+
+def best() -> Kernels:
+    """The fastest that this processor has the instructions for.
+
+    AVX-512 without AMX is left to torch, whose products are twice as wide as ours there.
+    """
+    if _has("amx"):
+        return "amx"
+    return "avx2" if _has("avx2") and "avx512f" not in _flags() else "torch"
+
+
+def find(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None], kernels: Kernels = "amx") -> T:
+    """The unit's library, one of `kernels`, as `prepare` makes it, compiled if it has to be.
 
     Raises:
         NativeUnavailableError: it is not allowed or cannot be had.
     """
-    if not _allowed:
+    if _allowed not in (None, kernels):
         raise NativeUnavailableError("this process does without them")
-    if not has_amx():
-        raise NativeUnavailableError("the processor has no AMX")
+    # Asked of Linux first, so that others need not wait for a compiler.
+    if not _has(kernels):
+        raise NativeUnavailableError(f"the processor has no {kernels.upper()}")
     found = prepare(unit.library())
     if found is None:
-        raise NativeUnavailableError("the system does not let this process use AMX")
+        raise NativeUnavailableError(f"the system does not let this process use {kernels.upper()}")
     return found
 
 
-def usable(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None]) -> T | None:
+def usable(
+    unit: Unit, prepare: Callable[[ctypes.CDLL], T | None], kernels: Kernels = "amx"
+) -> T | None:
     """What `find` finds, or None."""
     try:
-        return find(unit, prepare)
+        return find(unit, prepare, kernels)
     except NativeUnavailableError:
         return None
 
@@ -83,7 +109,9 @@ def openmp_library(maps: list[str], torch_folder: Path) -> str | None:
 
 
 @cache
-def has_amx() -> bool:
-    """Has the processor AMX? Checked first, so that others need not wait for a compiler."""
-    flags = cpu_info.described().get("flags", "").split()
-    return {"amx_tile", "amx_bf16", "avx512_bf16"} <= set(flags)
+def _flags() -> set[str]:
+    return set(cpu_info.described().get("flags", "").split())
+
+
+def _has(kernels: Kernels) -> bool:
+    return kernels in _NEEDED and _NEEDED[kernels] <= _flags()

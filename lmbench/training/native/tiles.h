@@ -16,16 +16,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <cstdint>
 #include <cstring>
-#include <thread>
-#include <vector>
+
+#include "parallel.h"
 
 #define AMX                                                                                      \
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")))
-#define INLINE inline __attribute__((always_inline))
 
 namespace {
 
@@ -35,8 +32,6 @@ constexpr int64_t BYTES = LINE * TILE_ROWS, SUMS = TILE_ROWS * TILE_ROWS;
 constexpr int64_t BLOCK = 32;  // rows, or columns, that four tiles of sums take
 constexpr int64_t GROUP = 8;   // blocks at a time: their panels fit the second cache
 constexpr int64_t STRETCH = 8;   // tiles of two panels at a time: they stay in the first cache
-
-constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // Has the processor the instructions, and does the kernel let this process use the registers?
 bool tiles_allowed() {
@@ -298,40 +293,6 @@ AMX void pack_left_down(const Matrix &m, int64_t r, int64_t k, uint8_t *tile, in
             _mm512_store_si512(tile + stride + s * BYTES + LINE * i, right[s][i]);
         }
     }
-}
-
-// --------------------------------------------------------------------------------------- threads
-
-// OpenMP's GOMP_parallel where the process has it: its threads wait busily for a while after each
-// of their works, in the way of any others. Null: threads of our own.
-using Parallel = void (*)(void (*)(void *), void *, unsigned, unsigned);
-
-// The parts of a work, each taken by whichever thread comes first.
-template <class Work>
-struct Parts {
-    const Work &work;
-    int count;
-    std::atomic<int> next{0};
-    static void take(void *given) {
-        Parts *parts = static_cast<Parts *>(given);
-        for (int t; (t = parts->next++) < parts->count;) parts->work(t);
-    }
-};
-
-template <class Work>
-void in_parallel(Parallel parallel, int threads, const Work &work) {
-    Parts<Work> parts{work, threads};
-    if (parallel) return parallel(Parts<Work>::take, &parts, threads, 0);
-    std::vector<std::thread> others;
-    for (int t = 1; t < threads; ++t) others.emplace_back(Parts<Work>::take, &parts);
-    Parts<Work>::take(&parts);
-    for (std::thread &one : others) one.join();
-}
-
-// Where the share of thread t of a task's threads begins.
-template <class Task>
-INLINE int64_t share(int64_t all, const Task &d, int t) {
-    return all * t / d.threads;
 }
 
 // --------------------------------------------------------------------------------------- numbers

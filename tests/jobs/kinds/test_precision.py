@@ -45,7 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     # A training settles it for its whole process.
-    monkeypatch.setattr(process, "_allowed", True)
+    monkeypatch.setattr(process, "_allowed", None)
     folder, draw = tmp_path / "data" / "tiny", random.Random(5)
     folder.mkdir(parents=True)
     for split in ("train", "valid", "test"):

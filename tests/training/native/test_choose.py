@@ -21,15 +21,16 @@ from lmbench.training import native
 from lmbench.training.native import codes, decoder, lstm, process
 
 CONFIG = TrainConfig()
+AVX2 = process._NEEDED["avx2"]
+AMX = {*AVX2, "avx512f", *process._NEEDED["amx"]}
 FAILED = "g++ failed: unknown target 'amx-tile'"
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """One with AMX and a compiler; what the process allows is put back at the end."""
-    monkeypatch.setattr(process, "_allowed", True)
-    monkeypatch.setattr(process, "has_amx", lambda: True)
-    monkeypatch.setattr(native, "has_amx", lambda: True)
+    monkeypatch.setattr(process, "_allowed", None)
+    monkeypatch.setattr(process, "_flags", lambda: AMX)
     monkeypatch.setattr(Unit, "library", lambda self: "a library")
     monkeypatch.setattr(TrainedCodes, "passes", None)
     for part in (codes, decoder, lstm):
@@ -57,7 +58,7 @@ def test_all_are_had_where_all_can_be() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [decoder.DECODER, lstm.LSTM, codes.CODES], ids=lambda unit: unit.source.stem
+    "broken", [decoder.UNITS["amx"], lstm.LSTM, codes.CODES], ids=lambda unit: unit.source.stem
 )
 def test_where_one_cannot_be_had_none_is(monkeypatch: pytest.MonkeyPatch, broken: Unit) -> None:
     break_compiler(monkeypatch, broken)
@@ -68,21 +69,30 @@ def test_where_one_cannot_be_had_none_is(monkeypatch: pytest.MonkeyPatch, broken
     assert native.enable_kernels() is None
 
 
+def test_on_avx2_the_decoder_alone_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_flags", lambda: AVX2)
+    assert native.enable_kernels() is None
+    assert in_use() == (True, False, False)
+    break_compiler(monkeypatch, decoder.UNITS["avx2"])
+    assert native.enable_kernels() == FAILED
+    assert in_use() == (False, False, False)
+
+
 def test_each_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as changed:
         changed.setattr(lstm, "prepared", lambda library: None)
-        assert native.why_not() == "the system does not let this process use AMX"
+        assert native.why_not("amx") == "the system does not let this process use AMX"
     with monkeypatch.context() as changed:
-        changed.setattr(process, "has_amx", lambda: False)
-        assert native.why_not() == "the processor has no AMX"
+        changed.setattr(process, "_flags", lambda: AVX2)
+        assert native.why_not("amx") == "the processor has no AMX"
     with monkeypatch.context() as changed:
-        changed.setattr(process, "_allowed", False)
-        assert native.why_not() == "this process does without them"
+        changed.setattr(process, "_allowed", "torch")
+        assert native.why_not("amx") == "this process does without them"
     monkeypatch.undo()
-    monkeypatch.setattr(process, "_allowed", True)
-    monkeypatch.setattr(process, "has_amx", lambda: True)
+    monkeypatch.setattr(process, "_allowed", None)
+    monkeypatch.setattr(process, "_flags", lambda: AMX)
     monkeypatch.setenv("LMBENCH_NATIVE", "0")
-    assert native.why_not() == "LMBENCH_NATIVE=0 is set"
+    assert native.why_not("amx") == "LMBENCH_NATIVE=0 is set"
 
 
 def job(*, begun: bool, kernels: str | None = None) -> Any:
@@ -95,7 +105,8 @@ def job(*, begun: bool, kernels: str | None = None) -> Any:
 
 @pytest.mark.parametrize("there", [True, False], ids=["compiler", "no compiler"])
 @pytest.mark.parametrize(
-    "begun, known", [(False, None), (True, None), (True, "torch"), (True, "amx")]
+    "begun, known",
+    [(False, None), (True, None), (True, "torch"), (True, "avx2"), (True, "amx")],
 )
 def test_a_run_goes_on_with_the_kernels_that_it_began_with(
     monkeypatch: pytest.MonkeyPatch,
@@ -104,22 +115,22 @@ def test_a_run_goes_on_with_the_kernels_that_it_began_with(
     begun: bool,
     known: str | None,
 ) -> None:
-    break_compiler(monkeypatch, *(() if there else (lstm.LSTM,)))
+    break_compiler(monkeypatch, *(() if there else (lstm.LSTM, decoder.UNITS["avx2"])))
     kernels, warning = choose_kernels(job(begun=begun, kernels=known), CONFIG, torch.device("cpu"))
     wanted = known or ("torch" if begun else "amx")
     assert kernels == (wanted if begun or there else "torch")
-    assert (native.kernel() is not None) == (wanted == "amx" and there)
-    assert (warning is not None) == (wanted == "amx" and begun and not there)
+    assert (native.kernel() is not None) == (wanted != "torch" and there)
+    assert (native.lstm_library() is not None) == (wanted == "amx" and there)
+    assert (warning is not None) == (wanted != "torch" and begun and not there)
     # The reason is told, where there is one, in the warning or in a line.
     told = (warning or "") + capsys.readouterr().out
-    assert (FAILED in told) == (wanted == "amx" and not there)
+    assert (FAILED in told) == (wanted != "torch" and not there)
 
 
-def test_a_processor_without_amx_is_no_news(
+def test_a_processor_with_neither_is_no_news(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for where in (process, native):
-        monkeypatch.setattr(where, "has_amx", lambda: False)
+    monkeypatch.setattr(process, "_flags", lambda: {"avx2"})
     assert choose_kernels(job(begun=False), CONFIG, torch.device("cpu")) == ("torch", None)
     assert capsys.readouterr().out == ""
     _, warning = choose_kernels(job(begun=True, kernels="amx"), CONFIG, torch.device("cpu"))
@@ -143,7 +154,7 @@ def test_what_ends_the_training_ends_the_compiler(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(process, "has_amx", lambda: True)
+    monkeypatch.setattr(process, "_flags", lambda: AMX)
     slow = tmp_path / "slow-compiler"
     slow.write_text(f"#!/bin/sh\ncd '{tmp_path}'\ntouch begun\nsleep 3\ntouch ended\n")
     slow.chmod(0o755)
