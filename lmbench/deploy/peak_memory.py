@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lmbench.session.process import python
+
 __all__ = ["peak_memory"]
 
 _LIMIT_S = 300
@@ -22,10 +24,10 @@ def peak_memory(source: Path, checkpoint: str, runtime: str, device: str = "cpu"
     Counted above what the bare process with torch imported takes; on a GPU, the device's memory.
     None where the process did not get through.
     """
-    command = [sys.executable, "-m", "lmbench.deploy.peak_memory"]
+    command = python("lmbench.deploy.peak_memory", str(source), checkpoint, runtime, device)
     try:
         done = subprocess.run(
-            [*command, str(source), checkpoint, runtime, device],
+            command,
             capture_output=True,
             text=True,
             timeout=_LIMIT_S,

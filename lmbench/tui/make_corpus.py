@@ -9,13 +9,13 @@ import os
 import re
 import shlex
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lmbench.corpus.sources import data_folder, known_names
 from lmbench.errors import LmbenchError
+from lmbench.session.process import python
 from lmbench.session.store import Home
 
 __all__ = ["make_corpus", "name_for", "path_of", "preview"]
@@ -72,7 +72,7 @@ async def make_corpus(name: str, path: Path, home: Home) -> dict[str, Any]:
 
 async def _data_make(home: Home, *arguments: str) -> Any:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "lmbench", "data", "make", *arguments, "--json"),
+        *python("lmbench", "data", "make", *arguments, "--json"),
         env={**os.environ, "LMBENCH_HOME": str(home.path)},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

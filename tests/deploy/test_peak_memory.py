@@ -43,3 +43,16 @@ def test_a_larger_model_has_the_larger_peak(tmp_path: Path) -> None:
     small, large = peaks
     # 51 MB of weights.
     assert large - small > 40e6
+
+
+def test_a_module_of_the_users_in_the_current_folder_is_not_taken_for_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_packed(
+        RNNModel("LSTM", 50, 16, 16, 1, 0.0, True).eval(),
+        [str(i) for i in range(50)],
+        tmp_path / "m.lmpack",
+    )
+    (tmp_path / "numpy.py").write_text("raise SystemExit(1)\n")
+    monkeypatch.chdir(tmp_path)
+    assert peak_memory(tmp_path / "m.lmpack", "best", "naive") is not None

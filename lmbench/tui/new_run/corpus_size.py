@@ -15,6 +15,7 @@ from lmbench.corpus.corpus import DEFAULT, open_corpus
 from lmbench.corpus.ids import VocabularyRule
 from lmbench.corpus.sources import PYDOC, REGISTRY, data_folder, has_corpus
 from lmbench.errors import LmbenchError
+from lmbench.session.process import python
 from lmbench.session.store import Home
 
 __all__ = ["CorpusSize", "default_name", "size_of", "size_of_published"]
@@ -58,10 +59,9 @@ async def size_of(data: str | None, vocab: VocabularyRule, home: Home) -> Corpus
     missing = size_of_published(data or default_name(home), home)
     if missing is not None:
         return missing
-    words = [sys.executable, "-P", "-m", "lmbench.tui.new_run.corpus_size", str(home.path), vocab]
+    named = [] if data is None else [data]
     process = await asyncio.create_subprocess_exec(
-        *words,
-        *([data] if data is not None else []),
+        *python("lmbench.tui.new_run.corpus_size", str(home.path), vocab, *named),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from lmbench.jobs.prepare import inherited_settings
 from lmbench.jobs.sweeps.sweep_file import RECIPE
 from lmbench.report import numbers
 from lmbench.session import Home
+from lmbench.session.process import python
 from lmbench.training.recipe_files import recipe_names
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.form import FieldSpec
@@ -162,7 +162,7 @@ def _run_sweep(
         file = Path(folder) / "sweep.yaml"
         file.write_text(text, encoding="utf-8")
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lmbench", "sweep", *words, str(file)],
+            python("lmbench", "sweep", *words, str(file)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
