@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 from lmbench.cli.output import print_line
-from lmbench.corpus import open_corpus
 from lmbench.deploy.export import Bits
 from lmbench.deploy.export.hub import export_hub
 from lmbench.deploy.export.write import export_onnx, export_safetensors, export_sherpa
 from lmbench.deploy.load_model import LoadedModel, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.errors import LmbenchError
+from lmbench.jobs.scoring_text import corpus_of
 from lmbench.report.model_card import model_card, shown_checkpoint
 from lmbench.session import Home, Run
 
@@ -93,15 +94,10 @@ def _real_tokens(loaded: LoadedModel, run: Run | None) -> tuple[np.ndarray, str]
     Where that corpus is not at hand (a file of weights, a session from elsewhere), the model's
     ids in a fixed order of chance stand in: the check is of arithmetic.
     """
-    record = run.read() if run else None
-    if record and record.corpus:
-        known = record.corpus
-        spec = known.origin if Path(known.origin).is_dir() else known.name
-        try:
-            corpus = open_corpus(spec, Home.find().path, vocab=known.vocab, may_fetch=False)
-        except LmbenchError:
-            corpus = None
-        if corpus and corpus.fingerprint == known.fingerprint:
+    if run is not None:
+        known = run.read().corpus
+        with suppress(LmbenchError):
+            corpus = corpus_of(known, Home.find().path, run.ref)
             return corpus.split("test")[:_TOKENS], f"test of {corpus.name}"
     ids = np.random.default_rng(0).integers(int(loaded.shape["ntoken"]), size=_TOKENS)
     return ids, "random words (its corpus is not at hand)"
