@@ -14,7 +14,16 @@ PACKAGE = Path(lmbench.__file__).parent
 
 # A room may import what stands on its own floor or below; the first floor is the ground.
 FLOORS = (
-    ("errors", "printable", "user_folder", "config", "malloc", "model_shapes", "__init__"),
+    (
+        "errors",
+        "printable",
+        "user_folder",
+        "config",
+        "malloc",
+        "model_shapes",
+        "perplexity",
+        "__init__",
+    ),
     ("corpus", "model"),
     ("session", "distiller", "compile_kernels"),
     ("deploy",),

@@ -33,6 +33,7 @@ from lmbench.corpus.sources import (
     split_files,
 )
 from lmbench.errors import LmbenchError
+from lmbench.perplexity import perplexity
 
 __all__ = ["DEFAULT", "Corpus", "check_enough", "default_corpus", "open_corpus"]
 
@@ -40,7 +41,6 @@ DEFAULT = "wikitext-2"
 """The corpus taken where none is asked for, if its files are there; else ``pydoc``."""
 
 CACHE_FOLDER = ".lmbench"
-_MAX_LOSS = 709.0  # beyond this the exponential overflows a double
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +103,7 @@ class Corpus:
             return {}
         total = loss * self.counts[split]
         return {
-            f"{split}_word_ppl": math.exp(
-                min(total / (counts.words + counts.sentences), _MAX_LOSS)
-            ),
+            f"{split}_word_ppl": perplexity(total / (counts.words + counts.sentences)),
             f"{split}_bits_per_character": total / math.log(2) / counts.characters,
         }
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmbench.errors import NOT_FINITE, LmbenchError
+from lmbench.perplexity import perplexity
 from lmbench.scoring.lines import NO_ID, Line, Words
 from lmbench.scoring.predictor import Predictor
 
@@ -26,7 +27,6 @@ _WINDOW = 512
 _SENTENCES = 32  # scored side by side
 _AHEAD = 8192  # tokens that are read before they are scored, to put lines of one length together
 _ROWS = 35  # of a window in columns, as `lmbench evaluate` has it
-_MAX_LOSS = 709.0  # beyond this the exponential overflows a double
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,7 @@ class Score:
 
 
 def _perplexity(log_prob: float, tokens: int) -> float:
-    if not tokens:
-        return math.nan
-    loss = -log_prob / tokens
-    return math.inf if loss > _MAX_LOSS else math.exp(loss)
+    return perplexity(-log_prob / tokens) if tokens else math.nan
 
 
 @dataclass(frozen=True, slots=True)

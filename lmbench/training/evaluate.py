@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,20 +12,14 @@ from torch import Tensor
 from lmbench.corpus.batches import windows
 from lmbench.model.device import in_float64
 from lmbench.model.rnn import RNNModel
+from lmbench.perplexity import perplexity
 from lmbench.session.events import Event, Progress
 from lmbench.training.objective import window_nll
 
-__all__ = ["Evaluation", "evaluate", "perplexity", "report_progress"]
+__all__ = ["Evaluation", "evaluate", "report_progress"]
 
-# Beyond this the exponential overflows a double.
-_MAX_LOSS = 709.0
 # An evaluation that is over sooner needs no report.
 _REPORT_EVERY_S = 1.0
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss); infinity where that overflows, NaN for NaN."""
-    return math.inf if loss > _MAX_LOSS else math.exp(loss)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from lmbench.distiller import CompressionScheduler
 from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64
 from lmbench.model.rnn import Hidden, RNNModel, detach
+from lmbench.perplexity import perplexity
 from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
 from lmbench.training.averaging import Averages
 from lmbench.training.cuda_graph import GraphedUpdate
-from lmbench.training.evaluate import Evaluation, evaluate, perplexity, report_progress
+from lmbench.training.evaluate import Evaluation, evaluate, report_progress
 from lmbench.training.learning_rates import LearningRates
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.plateau import Plateau

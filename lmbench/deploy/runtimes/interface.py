@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from lmbench.config.machine import Accuracy
 from lmbench.corpus.batches import windows
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.model.device import in_float64, widest
+from lmbench.perplexity import perplexity
 
 __all__ = ["Accuracy", "Progress", "Runtime", "Score", "State", "needs_cpu", "one_thread"]
 
@@ -27,8 +27,6 @@ So keeping a reference is a snapshot, and stepping from an old one rewinds.
 
 Progress = Callable[[int, int], None]
 """Called with (rows done, rows in all) while a text is scored."""
-
-_MAX_LOSS = 709.0  # beyond this the exponential overflows a double
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Score:
 
     @property
     def ppl(self) -> float:
-        return math.inf if self.loss > _MAX_LOSS else math.exp(self.loss)
+        return perplexity(self.loss)
 
 
 class Runtime(ABC):

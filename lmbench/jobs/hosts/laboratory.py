@@ -45,8 +45,8 @@ from lmbench.jobs.hosts.laboratory_messages import (
 from lmbench.jobs.hosts.messages import Send, refusal, serve
 from lmbench.jobs.hosts.opened_model import OpenedModel, Report
 from lmbench.model import count_weights
+from lmbench.perplexity import perplexity
 from lmbench.report.published_figures import QUANTIZED
-from lmbench.training.evaluate import perplexity
 
 __all__ = ["Laboratory", "main"]
 

@@ -62,10 +62,10 @@ from lmbench.jobs.quantization import (
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
+from lmbench.perplexity import perplexity
 from lmbench.session.event_log import EventLog
 from lmbench.session.events import Calibration, Candidate, QuantResult, RunStarted
 from lmbench.session.files import drop_fresh, fresh_folder, swap_in, write_atomic, write_json
-from lmbench.training.evaluate import perplexity
 from lmbench.training.process_setup import prepare_worker
 
 __all__ = ["quant_result", "work"]

@@ -25,6 +25,7 @@ from lmbench.jobs.sweeps.early_stopping import watch_rungs
 from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
 from lmbench.model.rotation import rotated
+from lmbench.perplexity import perplexity
 from lmbench.report.estimate import estimate, fitting
 from lmbench.report.numbers import size
 from lmbench.session.event_log import EventLog
@@ -41,7 +42,7 @@ from lmbench.session.events import (
 from lmbench.session.store import Run
 from lmbench.training import native
 from lmbench.training.checkpoint import checkpoint_step, load_weights
-from lmbench.training.evaluate import Evaluation, evaluate, perplexity, report_progress
+from lmbench.training.evaluate import Evaluation, evaluate, report_progress
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.optimizer import build_optimizer
