@@ -183,11 +183,10 @@ def test_an_unknown_runtime_is_told_which_there_are() -> None:
         build_runtime("int3", model())
 
 
-def test_the_table_says_of_each_runtime_what_the_runtime_says_of_itself() -> None:
-    loaded = model()
-    for name in TOLERANCE:
-        runtime = build_runtime(name, loaded)
-        assert (runtime.name, runtime.accuracy) == (name, RUNTIMES[name].accuracy)
+def test_a_runtime_is_as_near_to_the_module_as_it_says() -> None:
+    within = {"exact": 1e-4, "close": 5e-2, "coarse": 0.6}
+    for name, tolerance in TOLERANCE.items():
+        assert tolerance <= within[RUNTIMES[name].accuracy], name
 
 
 @pytest.mark.cuda
