@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lmbench.corpus import Corpus, open_corpus
 from lmbench.errors import LmbenchError
 from lmbench.session import store
 
-__all__ = ["corpus_of", "corpus_of_words", "matching_corpus"]
+__all__ = ["corpus_of", "corpus_of_file", "corpus_of_words"]
 
 
 def corpus_of(known: store.Corpus | None, home: Path, title: str) -> Corpus:
@@ -22,7 +23,7 @@ def corpus_of(known: store.Corpus | None, home: Path, title: str) -> Corpus:
         raise LmbenchError(f"run {title} has no corpus: its worker never began")
     # A session that has travelled finds its text by name.
     spec = known.origin if known.origin and Path(known.origin).is_dir() else known.name
-    found = matching_corpus(spec, known.fingerprint, home)
+    found = _matching(spec, known.fingerprint, home)
     if found is None:
         raise LmbenchError(
             f"corpus {known.name} ({known.origin}) has changed since run {title} (its fingerprint "
@@ -31,7 +32,19 @@ def corpus_of(known: store.Corpus | None, home: Path, title: str) -> Corpus:
     return found
 
 
-def matching_corpus(spec: str, fingerprint: str, home: Path) -> Corpus | None:
+def corpus_of_file(known: Mapping[str, Any], home: Path) -> Corpus | None:
+    """The corpus that a packed file tells of (`About.corpus`); None where it is not here, or not
+    the same any more."""
+    name, fingerprint = known.get("name"), known.get("fingerprint")
+    if not isinstance(name, str) or not isinstance(fingerprint, str):
+        return None
+    try:
+        return _matching(name, fingerprint, home)
+    except LmbenchError:
+        return None
+
+
+def _matching(spec: str, fingerprint: str, home: Path) -> Corpus | None:
     """The corpus of that name or folder, if its words still have these ids; else None.
 
     Raises:

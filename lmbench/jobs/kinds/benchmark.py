@@ -13,7 +13,7 @@ from lmbench.deploy.benchmark import benchmark, entrants
 from lmbench.deploy.load_model import LoadedModel, PackedModel, load_file, load_run
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
-from lmbench.jobs.scoring_text import corpus_of, matching_corpus
+from lmbench.jobs.scoring_text import corpus_of, corpus_of_file
 from lmbench.model.device import choose_device
 from lmbench.report.compare import runtime_table
 from lmbench.session import Run
@@ -78,23 +78,10 @@ def _open(job: Job, name: str, device: str) -> tuple[LoadedModel, Path, Corpus |
     if path.is_file():
         loaded = load_file(path, device)
         known = loaded.packed.about.corpus if isinstance(loaded, PackedModel) else {}
-        return loaded, path, _by_name(known, job.home.path)
+        return loaded, path, corpus_of_file(known, job.home.path)
     run: Run = job.home.find_run(name, job.session.name)
     loaded = load_run(run, _CHECKPOINT, device)
     return loaded, run.path, corpus_of(run.read().corpus, job.home.path, run.ref)
-
-
-def _by_name(known: object, home: Path) -> Corpus | None:
-    """The corpus that a packed file names, where it is here and the same; else None."""
-    name = known.get("name") if isinstance(known, dict) else None
-    fingerprint = known.get("fingerprint") if isinstance(known, dict) else None
-    if not isinstance(name, str) or not isinstance(fingerprint, str):
-        return None
-    try:
-        return matching_corpus(name, fingerprint, home)
-    except LmbenchError:
-        # Speeds can be measured without it; the report notes that it is missing.
-        return None
 
 
 def _text(

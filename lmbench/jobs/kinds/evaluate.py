@@ -17,7 +17,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.adapted_evaluation import check_floats, describe, score_adapted
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_model, note_parent, progress_callback
-from lmbench.jobs.scoring_text import corpus_of, corpus_of_words, matching_corpus
+from lmbench.jobs.scoring_text import corpus_of, corpus_of_file, corpus_of_words
 from lmbench.model.device import choose_device
 from lmbench.session import EventLog, Run, events
 from lmbench.training.process_setup import prepare_worker
@@ -100,15 +100,9 @@ def _corpus(job: Job, config: EvaluateConfig, loaded: LoadedModel, parent: Run |
         if parent is not None:
             return corpus_of(parent.read().corpus, home, parent.ref)
         known = loaded.packed.about.corpus if isinstance(loaded, PackedModel) else {}
-        missing = LmbenchError(f"{loaded.title}: its corpus is not here; give it with --data")
-        if "name" not in known:
-            raise missing
-        try:
-            found = matching_corpus(str(known["name"]), str(known.get("fingerprint")), home)
-        except LmbenchError:
-            raise missing from None
+        found = corpus_of_file(known, home)
         if found is None:
-            raise missing
+            raise LmbenchError(f"{loaded.title}: its corpus is not here; give it with --data")
         return found
     ntoken = int(loaded.shape["ntoken"])
     corpus = corpus_of_words(config.data, home, loaded.vocabulary, ntoken)
