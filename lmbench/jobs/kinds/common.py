@@ -1,4 +1,4 @@
-"""What kinds of runs share: the parent, the corpus in the record, and progress."""
+"""What kinds of runs share: the parent, the corpus in the record, progress, and scores."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 
 from lmbench.corpus import Corpus
 from lmbench.corpus.ids import VocabularyRule
+from lmbench.deploy.runtimes.interface import Score
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
-from lmbench.session import Run, store
+from lmbench.session import Run, events, store
 from lmbench.session.events import Progress, RunResumed
 from lmbench.training.checkpoint import MODEL_FILE
+from lmbench.training.evaluate import Evaluation
 
 __all__ = [
     "StoppedError",
@@ -23,6 +25,7 @@ __all__ = [
     "note_parent",
     "parent_of",
     "progress_callback",
+    "score_event",
 ]
 
 # Seconds between two progress events of a part that has no steps of its own.
@@ -94,6 +97,21 @@ def progress_callback(job: Job, what: str) -> Callable[[int, int], None]:
             raise StoppedError
 
     return report
+
+
+def score_event(
+    split: str, score: Evaluation | Score, tokens_per_s: float, what: str, name: str = ""
+) -> events.Score:
+    """A score as an event; `what` and `name` as there."""
+    return events.Score(
+        split=split,
+        loss=score.loss,
+        ppl=score.ppl,
+        tokens=score.tokens,
+        tokens_per_s=tokens_per_s,
+        what=what,
+        name=name,
+    )
 
 
 class StoppedError(Exception):

@@ -16,7 +16,13 @@ from lmbench.deploy.runtimes.interface import Score
 from lmbench.errors import LmbenchError
 from lmbench.jobs.adapted_evaluation import check_floats, describe, score_adapted
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import StoppedError, note_model, note_parent, progress_callback
+from lmbench.jobs.kinds.common import (
+    StoppedError,
+    note_model,
+    note_parent,
+    progress_callback,
+    score_event,
+)
 from lmbench.jobs.scoring_text import corpus_of, corpus_of_file, corpus_of_words
 from lmbench.model.device import choose_device
 from lmbench.session import EventLog, Run, events
@@ -129,17 +135,7 @@ def _note(
         name: what its results have before ``ppl``; "" for the model's own.
     """
     rate = score.tokens / seconds
-    job.emit(
-        events.Score(
-            split=config.split,
-            loss=score.loss,
-            ppl=score.ppl,
-            tokens=score.tokens,
-            tokens_per_s=rate,
-            what=what,
-            name=name,
-        )
-    )
+    job.emit(score_event(config.split, score, rate, what, name))
     part = 0 < config.tokens < split_tokens
     of = f" of {split_tokens:,}" if part else ""
     print(

@@ -27,11 +27,12 @@ from lmbench.distiller import thin
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
+from lmbench.jobs.kinds.common import score_event
 from lmbench.jobs.prepare import refuse_packed
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.printable import finite
 from lmbench.session import Run
-from lmbench.session import events as log
+from lmbench.session.events import Progress
 from lmbench.training.checkpoint import read_trained
 from lmbench.training.process_setup import prepare_worker
 
@@ -271,19 +272,10 @@ def _score_split(job: Job, runtime: Runtime, corpus: Corpus, split: str) -> tupl
     began = time.perf_counter()
 
     def report(done: int, total: int) -> None:
-        job.emit(log.Progress(what=f"scoring {split}", done=done, total=total))
+        job.emit(Progress(what=f"scoring {split}", done=done, total=total))
 
     score = runtime.evaluate(data, _BPTT, report)
     rate = score.tokens / (time.perf_counter() - began)
-    job.emit(
-        log.Score(
-            split=split,
-            loss=score.loss,
-            ppl=score.ppl,
-            tokens=score.tokens,
-            tokens_per_s=rate,
-            what=runtime.name,
-        )
-    )
+    job.emit(score_event(split, score, rate, runtime.name))
     print(f"{split} ppl {score.ppl:.2f} in {runtime.name}, {rate:,.0f} tokens/s", flush=True)
     return score, rate

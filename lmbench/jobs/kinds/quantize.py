@@ -47,8 +47,8 @@ from lmbench.jobs.kinds.common import (
     note_parent,
     parent_of,
     progress_callback,
+    score_event,
 )
-from lmbench.jobs.kinds.train import score_event
 from lmbench.jobs.quantization import (
     budget_of,
     calibration_rows,
@@ -273,7 +273,7 @@ def _score(
     results: dict[str, Any] = {}
     for split, data in texts.items():
         found = scored(quantized, data, progress_callback(job, f"scoring {split}"))
-        job.emit(score_event(split, found, "quantized"))
+        job.emit(score_event(split, found, found.tokens_per_s, "quantized"))
         print(f"| {split} | loss {found.loss:.4f} | ppl {found.ppl:.2f}", flush=True)
         results |= {f"{split}_loss": found.loss, f"{split}_ppl": found.ppl}
         if not 0 < config.eval_tokens < len(corpus.split(split)):

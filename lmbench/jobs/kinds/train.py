@@ -18,7 +18,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import PARENT, find_teacher
 from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import corpus_record, model_hash, parent_of
+from lmbench.jobs.kinds.common import corpus_record, model_hash, parent_of, score_event
 from lmbench.jobs.launch_ranks import launch_ranks
 from lmbench.jobs.run_schedule import build_scheduler, plan_on_shape
 from lmbench.jobs.sweeps.early_stopping import watch_rungs
@@ -35,14 +35,13 @@ from lmbench.session.events import (
     Event,
     RunResumed,
     RunStarted,
-    Score,
     Sparsity,
     Warned,
 )
 from lmbench.session.store import Run
 from lmbench.training import native
 from lmbench.training.checkpoint import checkpoint_step, load_weights
-from lmbench.training.evaluate import Evaluation, evaluate, report_progress
+from lmbench.training.evaluate import evaluate, report_progress
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.optimizer import build_optimizer
@@ -408,7 +407,7 @@ def _score(
     report = report_progress(job.emit, "scoring test")
     plain = trainer.plain_model()
     test = evaluate(plain, trainer.splits.test, config.bptt, report)
-    job.emit(score_event("test", test, which))
+    job.emit(score_event("test", test, test.tokens_per_s, which))
     print("=" * 89)
     print(
         f"| End of training | {which} checkpoint | test loss {test.loss:5.2f} "
@@ -441,17 +440,6 @@ def _score(
         epochs=position.epoch,
         tokens_per_s=position.tokens / position.seconds if position.seconds else None,
         seconds=position.seconds,
-    )
-
-
-def score_event(split: str, result: Evaluation, what: str) -> Score:
-    return Score(
-        split=split,
-        loss=result.loss,
-        ppl=result.ppl,
-        tokens=result.tokens,
-        tokens_per_s=result.tokens_per_s,
-        what=what,
     )
 
 
