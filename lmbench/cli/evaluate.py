@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from lmbench.cli.flags import configured
 from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, print_json
-from lmbench.cli.start_run import start
+from lmbench.cli.start_run import Detach, start
 from lmbench.config import EvaluateConfig
 from lmbench.errors import INTERRUPTED
 from lmbench.report.tables import run_document
@@ -25,7 +22,7 @@ def evaluate(
     config: EvaluateConfig,
     *models: str,
     session: SessionName = "default",
-    detach: Annotated[bool, Parameter(negative="", help="leave it in the background")] = False,
+    detach: Detach = False,
     json: Json = False,
 ) -> int:
     """Score models on a split: perplexity and tokens a second, as they will run.

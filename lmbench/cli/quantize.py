@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import configured, refuse_flags
 from lmbench.cli.output import Json, SessionName, console, presets_table, print_json
-from lmbench.cli.start_run import PlaceName, RunName, Seeds, derive, derive_all
+from lmbench.cli.start_run import Detach, PlaceName, RunName, Seeds, derive, derive_all
 from lmbench.config import QuantizeConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
@@ -27,7 +27,7 @@ def quantize(
     seeds: Seeds = None,
     place: PlaceName = "local",
     session: SessionName = "default",
-    detach: Annotated[bool, Parameter(negative="", help="leave it in the background")] = False,
+    detach: Detach = False,
     json: Json = False,
 ) -> int:
     """Quantize a trained or pruned run: calibrate, quantize, score on valid and test.

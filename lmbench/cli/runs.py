@@ -22,7 +22,7 @@ from lmbench.cli.output import (
     print_line,
     write,
 )
-from lmbench.cli.start_run import PlaceName, RunName, resume_run
+from lmbench.cli.start_run import Detach, PlaceName, RunName, resume_run
 from lmbench.config.setting import value_text
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
@@ -245,9 +245,7 @@ def _find_all(refs: tuple[str, ...], session: str) -> list[Run]:
 def resume(
     run: str,
     *,
-    detach: Annotated[
-        bool, Parameter(negative="", help="leave it running in the background, or queued there")
-    ] = False,
+    detach: Detach = False,
     place: PlaceName | None = None,
     session: SessionName = "default",
     json: Json = False,

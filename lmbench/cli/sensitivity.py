@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import configured, free_place, refuse_flags, write_new
 from lmbench.cli.output import Json, SessionName, console
-from lmbench.cli.start_run import RunName, derive
+from lmbench.cli.start_run import Detach, RunName, derive
 from lmbench.config import SensitivityConfig
 from lmbench.report.plots.command_plots import curves_text
 from lmbench.session import EventLog, Home, Run
@@ -29,7 +29,7 @@ def sensitivity(
     ] = None,
     name: RunName = None,
     session: SessionName = "default",
-    detach: Annotated[bool, Parameter(negative="", help="leave it in the background")] = False,
+    detach: Detach = False,
     json: Json = False,
 ) -> int:
     """Measure what pruning each tensor alone would cost, and suggest a schedule.

@@ -27,6 +27,7 @@ from lmbench.session.manage import run_name_problem
 from lmbench.session.store import LIVE
 
 __all__ = [
+    "Detach",
     "PlaceName",
     "RunName",
     "Seeds",
@@ -65,6 +66,10 @@ def _check_run_name(_type: object, name: str | None) -> None:
 RunName = Annotated[
     str | None,
     Parameter(help="what the run is called in tables and plots", validator=_check_run_name),
+]
+
+Detach = Annotated[
+    bool, Parameter(negative="", help="leave it running in the background, or queued there")
 ]
 
 PlaceName = Annotated[

@@ -13,6 +13,7 @@ from lmbench.cli.flags import check_needs, configured, free_place, refuse_flags,
 from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.cli.start_run import (
+    Detach,
     PlaceName,
     RunName,
     Seeds,
@@ -44,10 +45,6 @@ Recipe = Annotated[
         help="settings under those of the other flags: plain, awd (NT-ASGD), cosine, onecycle, or "
         "a YAML file of your own"
     ),
-]
-Detach = Annotated[
-    bool,
-    Parameter(negative="", help="leave it running in the background, or queued there"),
 ]
 
 
