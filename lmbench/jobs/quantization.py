@@ -50,7 +50,8 @@ def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettin
     """The preset or file that is named (int8-best where none is), single settings over it.
 
     Args:
-        file: where the file that is named is read from: `own_files.settings_file`, or a run's copy.
+        file: where the file that is named is read from: `input_files.settings_file`, or a run's
+            copy.
 
     Raises:
         LmbenchError: both are named, or a setting is wrong; says which.

@@ -1,6 +1,6 @@
 """How fast this machine trains, found out by training for a moment on text without sense:
-``python -m lmbench.jobs.speed_trial``. What it measured is kept for `report.speed`, and is what a
-training is judged by before any has run here.
+``python -m lmbench.jobs.speed_trial``. What it measured is kept for `report.training_speed`, and is
+what a training is judged by before any has run here.
 """
 
 from __future__ import annotations

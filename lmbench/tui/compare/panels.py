@@ -47,7 +47,7 @@ _TABLES: dict[Table, tuple[tuple[str, Column], ...]] = {
         ("tokens", Column("ppl of", 7, rank=6)),
     ),
 }
-"""For each table its columns, by their names in `report.compare` and `report.runtimes`."""
+"""For each table its columns, by their names in `report.compare` and `report.runtime_table`."""
 
 _ADAPTED = (
     ("test_cache_ppl", Column("cache", 7)),
