@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.table import Table
 from rich.text import Text
 
 from lmbench.cli.flags import free_place, refuse_flags
 from lmbench.cli.output import (
+    WIDE,
     Json,
     SessionName,
     complain,
@@ -21,16 +21,22 @@ from lmbench.cli.output import (
 )
 from lmbench.errors import LmbenchError
 from lmbench.report.compare import (
-    Comparison,
     compare_runs,
     compare_runtimes,
     readable,
     report_session,
 )
+from lmbench.report.tables import FittingTable
 from lmbench.session import Home, Run, Session
 from lmbench.session.files import write_atomic
 
 __all__ = ["compare", "report"]
+
+# Columns that a narrow terminal does without, the first of them first.
+_SPARE = (
+    *("kind", "ms_per_token", "nonzero", "test_bits_per_character"),
+    *("ms_p95", "peak", "numbers", "score_vs_naive", "step_vs_naive"),
+)
 
 
 def compare(
@@ -77,7 +83,17 @@ def compare(
     elif format != "table":
         write(comparison.write(format))
     else:
-        console().print(_table(comparison))
+        sides, keys = comparison.alignment(), [key for key, _ in comparison.columns]
+        console(pipe_width=WIDE).print(
+            FittingTable(
+                [head for _, head in comparison.columns],
+                [list(map(Text, row)) for row in comparison.cells()],
+                sides,
+                cut=keys.index("model" if runtimes else "name"),
+                spare=[keys.index(key) for key in _SPARE if key in keys],
+                notes=[comparison.note] * bool(comparison.note),
+            )
+        )
 
 
 def _readable(session: Session) -> list[Run]:
@@ -86,18 +102,6 @@ def _readable(session: Session) -> list[Run]:
     for name, problem, _ in damaged:
         complain(f"{name}: {problem}")
     return runs
-
-
-def _table(comparison: Comparison) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for (_, head), side in zip(comparison.columns, comparison.alignment(), strict=True):
-        table.add_column(head, justify="left" if side == "l" else "right")
-    for row in comparison.cells():
-        table.add_row(*map(Text, row))
-    if comparison.note:
-        table.caption = Text(comparison.note, "dim")
-        table.caption_justify = "left"
-    return table
 
 
 def report(

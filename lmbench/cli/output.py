@@ -20,6 +20,7 @@ from lmbench.errors import LmbenchError
 from lmbench.printable import finite, json_text, one_line, printable
 
 __all__ = [
+    "WIDE",
     "Json",
     "SessionName",
     "Yes",
@@ -45,6 +46,10 @@ SessionName = Annotated[
     str, Parameter(name="--session", help="the session that a bare run number means")
 ]
 Yes = Annotated[bool, Parameter(name=("--yes", "-y"), negative="", help="do not ask")]
+
+
+WIDE = 1000
+"""A pipe's width for tables of names and figures: another program reads them, or a pager."""
 
 
 class _Console(Console):

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from lmbench.cli.flags import Whole
 from lmbench.cli.output import (
+    WIDE,
     Json,
     SessionName,
     Yes,
@@ -59,7 +60,7 @@ def list_(
     if json:
         print_json([document for document in documents if "problem" not in document])
     elif runs:
-        console().print(runs_table(runs))
+        console(pipe_width=WIDE).print(runs_table(runs))
     else:
         print_line(f"no runs in {home.sessions_path}")
 

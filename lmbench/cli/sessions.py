@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from lmbench.cli.output import (
+    WIDE,
     Json,
     Yes,
     answer,
@@ -98,7 +99,7 @@ def show(name: str | None = None, *, session: Named = None, json: Json = False) 
     if json:
         print_json({**document, "runs": documents})
         return
-    out = console()
+    out = console(pipe_width=WIDE)
     out.print(f"{found.name}: {found.path} ({numbers.size(document['bytes'])})", soft_wrap=True)
     if document["notes"]:
         out.print(document["notes"])

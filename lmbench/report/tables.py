@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +23,7 @@ __all__ = [
     "AS_PACKED",
     "OF_A_PART",
     "PART_SIGN",
+    "FittingTable",
     "run_document",
     "runs_table",
     "sessions_table",
@@ -54,6 +58,66 @@ OF_A_PART = "* of the first tokens of the split only: compares with no other per
 def size_sign(as_packed: bool) -> str:
     """What stands before the size of a run's model: "≈" where no file has that size."""
     return "≈" if as_packed else ""
+
+
+# Of a column whose texts are cut where there is no room.
+_LEAST = 12
+_GAP = 2
+
+
+@dataclass(frozen=True)
+class FittingTable:
+    """A table that cuts no figure: where it is too wide it leaves columns out, and says which.
+
+    Attributes:
+        headings, rows: of all columns.
+        sides: for each column ``l`` (words) or ``r`` (numbers).
+        cut: the column whose texts may be cut.
+        spare: columns that may be left out, the first of them first.
+        notes: what must be said under it.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+    sides: str
+    cut: int
+    spare: Sequence[int]
+    notes: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        kept, left_out = list(range(len(self.headings))), list[str]()
+
+        def room() -> int:
+            return options.max_width - sum(needed[k] + _GAP for k in kept) + _GAP
+
+        needed = self._widths([[heading] for heading in self.headings])
+        if room() < 0:
+            # A heading may be broken between its words.
+            needed = self._widths([heading.split() for heading in self.headings])
+        whole, needed[self.cut] = needed[self.cut], min(needed[self.cut], _LEAST)
+        for at in self.spare:
+            if room() >= 0:
+                break
+            kept.remove(at)
+            left_out.append(self.headings[at])
+        needed[self.cut] += max(0, min(room(), whole - needed[self.cut]))
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for k in kept:
+            justify = "left" if self.sides[k] == "l" else "right"
+            cut = k == self.cut
+            table.add_column(self.headings[k], width=needed[k], justify=justify, no_wrap=cut)
+        for row in self.rows:
+            table.add_row(*(row[k] for k in kept))
+        yield table
+        told = ["without " + ", ".join(left_out) + ": the terminal is too narrow"] * bool(left_out)
+        if self.notes or told:
+            yield Text("\n".join((*self.notes, *told)), "dim")
+
+    def _widths(self, headings: Iterable[list[str]]) -> list[int]:
+        needed = [max(map(cell_len, parts)) for parts in headings]
+        for row in self.rows:
+            needed = [max(n, cell.cell_len) for n, cell in zip(needed, row, strict=True)]
+        return needed
 
 
 def run_document(run: Run) -> dict[str, Any]:
@@ -101,31 +165,25 @@ def run_document(run: Run) -> dict[str, Any]:
     }
 
 
-def runs_table(runs: Iterable[Run]) -> Table:
+def runs_table(runs: Iterable[Run]) -> FittingTable:
     """The runs, a line each; one whose record cannot be read is called damaged."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("run", "name", "status"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("valid ppl", "test ppl", "parameters", "sparsity", "size", "tok/s", "time"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("parent", no_wrap=True)
+    headings = (
+        *("run", "name", "status", "valid ppl", "test ppl"),
+        *("parameters", "sparsity", "size", "tok/s", "time", "parent"),
+    )
     rows = [_run_cells(run) for run in runs]
-    for row in rows:
-        table.add_row(*row)
     cells = [cell.plain for row in rows for cell in row[3:]]
     notes = [AS_PACKED] * any(cell.startswith("≈") for cell in cells)
     notes += [OF_A_PART] * any(cell.endswith(PART_SIGN) for cell in cells)
-    if notes:
-        table.caption = Text("\n".join(notes), "dim")
-        table.caption_justify = "left"
-    return table
+    spare = [headings.index(it) for it in ("parent", "time", "tok/s", "parameters", "sparsity")]
+    return FittingTable(headings, rows, "lllrrrrrrrl", headings.index("name"), spare, notes)
 
 
 def _run_cells(run: Run) -> list[Text]:
     try:
         record = run.read()
     except LmbenchError:
-        return [Text(run.ref), Text(), Text("damaged", _STYLES["damaged"])]
+        return [Text(run.ref), Text(), Text("damaged", _STYLES["damaged"]), *[Text()] * 8]
     status = run.status(record)
     results = record.results
     part = PART_SIGN if record.part_tokens else ""

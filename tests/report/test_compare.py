@@ -81,6 +81,25 @@ def test_the_list_of_runs_marks_the_same(runs):
     assert AS_PACKED not in capture.get()
 
 
+@pytest.mark.parametrize("width", [70, 80, 100, 120, 200])
+def test_a_narrow_terminal_cuts_names_alone_and_says_which_columns_it_lacks(runs, width):
+    runs[0].update(name="a very long name of a run, longer than any terminal is wide" * 3)
+    more = {"parameters": 7_295_600, "tokens_per_s": 11_250.0}
+    runs[0].update(results={**runs[0].read().results, **more})
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(runs_table(runs))
+    text = capture.get()
+    lines = [line for line in text.splitlines() if line.startswith("s/")]
+    assert [line.split()[0] for line in lines] == ["s/001-train", "s/002-quantize"]
+    for line, size in zip(lines, ("29.3 MB", "≈7.4 MB"), strict=True):
+        assert {"finished", "120.00"} <= set(line.split())
+        assert size in line
+        assert len(line) <= width
+    assert ("11,250" in lines[0]) == (width >= 100)
+    assert ("without parent" in text) == ("s/001-train" not in lines[1])
+
+
 def test_the_command_s_table_says_it_too(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
