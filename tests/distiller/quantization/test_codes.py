@@ -24,6 +24,7 @@ from lmbench.distiller.quantization.codes import fit_codes, keeps_zeros, nearest
 
 _, ARRAYS = read_vectors()
 TEST = batchify(ARRAYS["test_tokens"])[:71]
+CODES = ((1, None), (2, None), (2, 8), (3, None), (4, 8))
 
 
 def values(weight: torch.Tensor, bits: int, group: int | None = None) -> torch.Tensor:
@@ -176,15 +177,21 @@ def test_a_module_that_is_rounded_to_nearest_beside_codes_comes_back():
     assert torch.equal(again(TEST[:35])[0], quantized(TEST[:35])[0])
 
 
-@pytest.mark.parametrize("kept", [1.0, 0.4])
-@pytest.mark.parametrize("bits,group", [(1, None), (2, None), (2, 8), (3, None), (4, 8)])
+# Of four scales for the three weights that are left of a group of eight, there is little to gain.
+@pytest.mark.parametrize(
+    "bits, group, kept, share",
+    [
+        *((bits, group, 1.0, 0.65) for bits, group in CODES),
+        *((bits, group, 0.4, 1.0 if bits == 4 else 0.85) for bits, group in CODES),
+    ],
+)
 @torch.no_grad()
-def test_calibrated_codes_are_sums_too_and_change_outputs_less(bits, group, kept):
+def test_calibrated_codes_are_sums_too_and_change_outputs_less(bits, group, kept, share):
     generator = torch.Generator().manual_seed(bits)
     x = torch.randn(500, 24, generator=generator) @ torch.randn(24, 24, generator=generator)
-    layer = torch.nn.Linear(24, 40)
-    weight = layer.weight.copy_(torch.randn(40, 24, generator=generator))
-    weight *= torch.rand(40, 24, generator=generator) < kept
+    layer = torch.nn.Linear(24, 400)
+    weight = layer.weight.copy_(torch.randn(400, 24, generator=generator))
+    weight *= torch.rand(400, 24, generator=generator) < kept
 
     def rounded(rounding: str) -> Any:
         chosen = {"bits_activations": None, "bits_weights": bits, "group_size": group}
@@ -201,7 +208,7 @@ def test_calibrated_codes_are_sums_too_and_change_outputs_less(bits, group, kept
     plainly, less = (
         float(((one.weight - weight) @ x.T).square().mean()) for one in (plain, calibrated)
     )
-    assert less < 0.8 * plainly
+    assert less < share * plainly
 
 
 @pytest.mark.parametrize(
