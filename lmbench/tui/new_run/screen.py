@@ -408,12 +408,19 @@ same.
         config = self._config if isinstance(self._config, TrainConfig) else None
         if config is None and (model := training_of(self.origin)) is not None:
             config = PruneConfig.model_validate(model.model_dump())
-        types = 0
-        if config is not None and isinstance(corpus := self.about.corpus_size(config), CorpusSize):
-            types = corpus.types
-        source = self.form.values.get("compress", "").strip() or None
+        record = self.origin.record if self.origin else None
+        types = record.shape.get("ntoken") if record else None
+        if not isinstance(types, int):
+            corpus = self.about.corpus_size(config) if config else None
+            types = corpus.types if isinstance(corpus, CorpusSize) else 0
         self.bench.open(
-            "schedule", then=saved, source=source, config=config, types=types, picking=True
+            "schedule",
+            then=saved,
+            source=self.form.values.get("compress", "").strip() or None,
+            config=config,
+            types=types,
+            picking=True,
+            lengthened=self._kind == "prune" and "epochs" not in self.given,
         )
 
     async def action_start(self) -> None:

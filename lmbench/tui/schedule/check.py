@@ -49,8 +49,12 @@ class Checked:
     warnings: tuple[str, ...] = ()
 
 
-def check_text(text: str, config: TrainConfig, types: int) -> Checked:
-    """Judge a schedule for the model of `config` over a vocabulary of `types` words."""
+def check_text(text: str, config: TrainConfig, types: int, *, lengthened: bool = False) -> Checked:
+    """Judge a schedule for the model of `config` over a vocabulary of `types` words.
+
+    Args:
+        lengthened: does a training have no fewer epochs than the schedule needs?
+    """
     shapes = config.parameter_shapes(types)
     names = {name: name for name in shapes}
     if config.tied:
@@ -58,7 +62,8 @@ def check_text(text: str, config: TrainConfig, types: int) -> Checked:
     try:
         schedule = parse_schedule(text, "it")
         check_parameters(schedule, names, f"this {config.model}")
-        plan = predict_sparsity(schedule, shapes, names, config.epochs)
+        needed = schedule.last_epoch + 1 if lengthened else 0
+        plan = predict_sparsity(schedule, shapes, names, max(config.epochs, needed))
     except ScheduleError as error:
         tree = _tree(text)
         problems = [_problem(line, tree) for line in error.problems]

@@ -20,7 +20,6 @@ from lmbench.distiller.errors import ScheduleError
 from lmbench.distiller.schedules.preset_files import find_schedule, preset_names
 from lmbench.errors import LmbenchError
 from lmbench.printable import printable
-from lmbench.report.numbers import plural
 from lmbench.session.files import write_atomic
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.kit import choices
@@ -80,14 +79,17 @@ opened again, the draft is back. The last eight drafts are kept.
         types: int = 0,
         *,
         picking: bool = False,
+        lengthened: bool = True,
     ) -> None:
         """`source` is a path or a preset, None for the newest draft; the curves are for the model
-        of `config` over `types` words; `picking` says that a form waits for what is saved."""
+        of `config` over `types` words; `picking` says that a form waits for what is saved,
+        `lengthened` that a training has no fewer epochs than its schedule needs."""
         super().__init__()
         self._source = source or ""
         self._config = config
         self._types = types or _DEFAULT_TYPES
         self._picking = picking
+        self._lengthened = lengthened
         # Where it was opened from or saved to, as the form writes it and as a file.
         self._path = ""
         self._file: Path | None = None
@@ -180,7 +182,7 @@ opened again, the draft is back. The last eight drafts are kept.
     def _check(self) -> None:
         text = self.editor.text
         assert self._config is not None
-        self._checked = check_text(text, self._config, self._types)
+        self._checked = check_text(text, self._config, self._types, lengthened=self._lengthened)
         problems = self._checked.problems
         self.editor.mark_problems(p.line for p in problems if p.line is not None)
         self.query_one(ScheduleCurves).show(self._checked)
@@ -200,7 +202,7 @@ opened again, the draft is back. The last eight drafts are kept.
     def _for(self) -> str:
         config = self._config
         assert config is not None
-        return f"for {config.title}, {plural(config.epochs, 'epoch')}"
+        return f"for {config.title}, {self._types:,} words"
 
     def _verdict(self) -> Text:
         checked = self._checked

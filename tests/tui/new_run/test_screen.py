@@ -411,6 +411,24 @@ async def test_ctrl_e_opens_the_editor_and_what_is_saved_there_comes_back(full, 
     assert (full.session.path / "schedules" / "mine.yaml").is_file()
 
 
+async def test_the_editor_draws_the_length_and_the_words_of_the_run_to_be(full, started):
+    run = full.session.run(2)
+    run.update(shape={"ntoken": 5000}, config={**run.read().config, "epochs": 3})
+    async with opened(full, NARROW, "p") as pilot:
+        await go_to(pilot, "compress")
+        await press(pilot, *"large-70")
+        epochs = form(pilot).form.values["epochs"]
+        assert int(epochs) > 20
+        await press(pilot, "ctrl+e")
+        assert "5,000 words" in driving.words(pilot)
+        assert f"after {epochs} epochs" in driving.words(pilot)
+        assert "completes it" not in driving.words(pilot)
+        await press(pilot, "escape")
+        await go_to(pilot, "epochs")
+        await press(pilot, *"7", "ctrl+e")
+        assert "after 7 epochs" in driving.words(pilot)
+
+
 async def test_the_field_of_the_schedule_offers_its_list_and_the_editor(full, started):
     async with opened(full, NARROW, "p") as pilot:
         keys = form(pilot).query_one(KeyBar)

@@ -27,6 +27,20 @@ def test_a_preset_is_in_order_and_comes_with_its_plan():
     assert checked.plan.final_nonzero == 1_457_587
 
 
+def test_a_training_that_follows_its_schedule_is_judged_at_the_length_it_will_have():
+    short = TIED.model_copy(update={"epochs": 2})
+    as_set = check_text(TEXT, short, 33_278)
+    (warning,) = as_set.warnings
+    assert "--epochs 6 completes it" in warning
+    lengthened = check_text(TEXT, short, 33_278, lengthened=True)
+    assert lengthened.warnings == ()
+    assert lengthened.plan is not None
+    assert lengthened.plan.epochs == 6
+    longer = check_text(TEXT, TIED.model_copy(update={"epochs": 9}), 33_278, lengthened=True)
+    assert longer.plan is not None
+    assert longer.plan.epochs == 9
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_can_be_drawn(name):
     checked = check_text(preset_path(name).read_text(encoding="utf-8"), TIED, 33_278)
