@@ -225,9 +225,8 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         assert session is not None
 
         async def copy(name: str) -> None:
-            self.bench.flush()
-            made = await self.bench.run_in_thread(copy_session, self.bench.home, session.name, name)
-            if isinstance(made, Session):
+            made = await self._copy(session.name, name)
+            if made is not None:
                 # Who has left this screen meanwhile works on in the old one.
                 if not self.gone:
                     self.bench.change_session(made)
@@ -238,13 +237,19 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
     def action_duplicate(self) -> None:
         row = self.row
         assert row is not None
+        old = row.session.name
 
         async def copy(name: str) -> None:
-            self.bench.flush()
-            await self.bench.run_in_thread(copy_session, self.bench.home, row.session.name, name)
+            if await self._copy(old, name) is not None:
+                self.bench.show_message(f"{name} is a copy of {old}")
             await self._reload(name)
 
-        self._ask_name("Duplicate", f"A name for the copy of {row.session.name}:", "", copy)
+        self._ask_name("Duplicate", f"A name for the copy of {old}:", "", copy)
+
+    async def _copy(self, old: str, name: str) -> Session | None:
+        self.bench.flush()
+        self.bench.show_message(f"copying {old} …")
+        return await self.bench.run_in_thread(copy_session, self.bench.home, old, name)
 
     def action_rename(self) -> None:
         row = self.row

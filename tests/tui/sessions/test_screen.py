@@ -69,9 +69,12 @@ async def test_a_saves_as_and_goes_on_in_the_new_one(world):
     assert names(world) == ["demo", "second"]
 
 
-async def test_d_in_capitals_duplicates_and_stays(world):
+async def test_d_in_capitals_duplicates_and_stays(world, monkeypatch):
+    told: list[str] = []
     async with opened(world) as pilot:
+        monkeypatch.setattr(bench_of(pilot), "show_message", told.append)
         await press(pilot, "D", *"copy", "enter")
+        assert told == ["copying demo …", "copy is a copy of demo"]
         assert isinstance(pilot.app.screen, SessionsScreen)
         assert bench_of(pilot).session == world.session
     assert names(world) == ["copy", "demo"]
