@@ -21,7 +21,7 @@ __all__ = ["ComparePanel", "ScatterPanel", "TablePanel"]
 
 _TABLES: dict[Table, tuple[tuple[str, Column], ...]] = {
     "runs": (
-        ("run", Column("run", 16, left=True, grow=3)),
+        ("run", Column("run", 16, left=True, grow=3, most=40)),
         ("kind", Column("kind", 8, left=True, rank=4)),
         ("sparsity", Column("sparsity", 8, rank=2)),
         ("nonzero", Column("nonzero", 10, rank=3)),
@@ -31,7 +31,7 @@ _TABLES: dict[Table, tuple[tuple[str, Column], ...]] = {
         ("ms_per_token", Column("ms/token", 8, rank=1)),
     ),
     "runtimes": (
-        ("model", Column("run", 14, left=True, grow=3)),
+        ("model", Column("run", 14, left=True, grow=3, most=40)),
         ("runtime", Column("runtime", 11, left=True)),
         ("disk", Column("disk", 7)),
         ("numbers", Column("weights", 7, rank=1)),

@@ -25,14 +25,15 @@ _BLANKS = str.maketrans("\n\t", "  ")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`width` cells, and `grow` shares of what is left over. Where there is too little room the
-    columns of the highest `rank` are left out first."""
+    """`width` cells, and `grow` shares of what is left over, up to `most`. Where there is too
+    little room the columns of the highest `rank` are left out first."""
 
     title: str
     width: int
     left: bool = False
     grow: int = 0
     rank: int = 0
+    most: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ class Grid(LinesView):
         spare = max(width - sum(self.columns[i].width + 1 for i in shown) + 1, 0)
         shares = sum(self.columns[i].grow for i in shown)
         return [
-            (i, c.width + (spare * c.grow // shares if shares else 0))
+            (i, min(c.width + (spare * c.grow // shares if shares else 0), c.most))
             for i in shown
             for c in [self.columns[i]]
         ]

@@ -317,7 +317,7 @@ def _detail(view: RunView, parent: RunView | None, width: int, colour: Style) ->
         f"{view.part_ppl} of {view.part_tokens:,} tokens only" if view.part_ppl else "",
         numbers.percent(view.total_sparsity or None),
         view.size,
-        f"{change:+.1f} ppl" if change is not None else "",
+        "" if change is None else f"{change:+.1f} ppl".replace("-0.0 ", "+0.0 "),
         where_of(view),
     ]
     lines = [""]
