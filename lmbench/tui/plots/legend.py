@@ -20,8 +20,6 @@ _SHARED = re.compile(r"\brnn\.weight_|\.weight\b")
 _TARGET = " target"
 # Lines that the picture keeps of a low panel.
 _LEAST = 5
-# So many lines of a panel for each line of its legend.
-_A_LINE = 8
 _ORDER = {"points": 0, "line": 1, "thin": 2}
 
 
@@ -35,11 +33,11 @@ def legend(
         first: the number of the run whose series come first among those of their style.
         width, height: of the whole panel, in cells. With a cursor the legend takes as much of it
             as all series need, but half of it at the most, and reads the thin ones, too; else
-            it has a line for so many of the panel as `_A_LINE` says.
+            it has one line, or in a high panel one of eight.
     """
     end = extent(plot.series)[1] if plot.window is None else plot.window[1]
     if cursor is None:
-        rows = max(1, height // _A_LINE)
+        rows = 1 if height < 24 else height // 8
         items, named = [], [series for series in plot.series if series.style != "thin"]
     else:
         rows = max(1, min(height // 2, height - _LEAST))

@@ -152,6 +152,9 @@ def test_without_a_cursor_the_legend_is_short_and_says_how_many_it_leaves_out():
     lines = legend(Plot(curves(9)), 40, 20, None)
     assert len(lines) == 1
     assert lines[-1].plain.rstrip().endswith("+7")
+    high = legend(Plot(curves(9)), 40, 28, None)
+    assert len(high) == 3
+    assert high[-1].plain.rstrip().endswith("+3")
 
 
 @pytest.mark.parametrize("width", range(20, 60))
