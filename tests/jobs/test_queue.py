@@ -93,8 +93,8 @@ def test_a_queue_outlives_whoever_started_it(world: World) -> None:
 def test_a_detached_run_goes_on_after_its_terminal_is_closed(world: World) -> None:
     run = world.run()
     code = (
-        "import sys; from pathlib import Path; from lmbench.jobs import launch; "
-        "from lmbench.session import Run; launch.start(Run(Path(sys.argv[1]))); input()"
+        "import signal, sys; from pathlib import Path; from lmbench.jobs import launch; "
+        "from lmbench.session import Run; launch.start(Run(Path(sys.argv[1]))); signal.pause()"
     )
     pid, terminal = pty.fork()
     if pid == 0:
