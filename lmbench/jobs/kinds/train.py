@@ -43,6 +43,7 @@ from lmbench.training import native
 from lmbench.training.checkpoint import checkpoint_step, load_weights
 from lmbench.training.evaluate import evaluate, report_progress
 from lmbench.training.loss import DecoderLoss
+from lmbench.training.lstm import onednn_lacks_bf16
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.optimizer import build_optimizer
 from lmbench.training.precision import Precision, choose_precision
@@ -119,6 +120,12 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
     )
 
 
+_SLOW_BF16 = (
+    "--precision bf16: this processor has no products of bf16, so that a step takes many times as "
+    "long as in fp32"
+)
+
+
 def run_precision(
     job: Job,
     config: TrainConfig,
@@ -138,7 +145,10 @@ def run_precision(
     precision = "fp32" if config.precision == "exact" else config.precision
     # What `auto` measures may be another thing on each rank.
     found = ranks.agree(lambda: known_precision(job) or choose_precision(precision, device))
-    return "bf16" if found == "bf16" else "fp32", None
+    if found != "bf16":
+        return "fp32", None
+    slow = device.type == "cpu" and onednn_lacks_bf16()
+    return "bf16", _SLOW_BF16 if slow else None
 
 
 def _only_in_fp32(scheduler: CompressionScheduler | None) -> str | None:

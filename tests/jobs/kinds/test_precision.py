@@ -69,6 +69,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
 
     monkeypatch.setattr(train_module, "prepare_worker", prepare)
     monkeypatch.setattr(train_module, "choose_precision", choose)
+    monkeypatch.setattr(train_module, "onednn_lacks_bf16", lambda: False)
     monkeypatch.setattr(train_module, "compute_in", lambda given: made.append(("compute", given)))
     return made
 
@@ -109,6 +110,17 @@ def test_what_has_no_bf16_step_is_computed_and_recorded_in_fp32(
     assert job.record.results["precision"] == "fp32"
     said = [line for line in warnings(job) if "computes in fp32" in line]
     assert len(said) == (precision == "bf16")
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+def test_bf16_on_a_processor_without_its_products_is_warned_of(
+    home: Home, calls: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch, lacking: bool
+) -> None:
+    monkeypatch.setattr(train_module, "onednn_lacks_bf16", lambda: lacking)
+    job = train(home, precision="bf16")
+    assert job.record.results["precision"] == "bf16"
+    assert ["many times as long" in line for line in warnings(job)] == [True] * lacking
+    assert warnings(train(home, precision="fp32")) == []
 
 
 def test_weights_in_codes_are_trained_in_bf16_which_rounds_none_of_them(
