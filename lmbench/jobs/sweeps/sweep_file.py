@@ -174,8 +174,10 @@ class _Reader:
     ) -> None:
         for key in given:
             if key not in known:
-                line = f"'{one_line(key)}' is not {what} {did_you_mean(key, known)}"
-                self.report([*where, key], line)
+                hint = f" {did_you_mean(key, known)}"
+                if where and key in _KEYS:
+                    hint = f"; write {key}: at the top of the file"
+                self.report([*where, key], f"'{one_line(key)}' is not {what}{hint}")
 
     # -- the search and the seeds -------------------------------------------------------------
 

@@ -40,6 +40,7 @@ _DEFAULT_TYPES = 33_278
 _SETTLE_S = 0.12
 _FILE = "a file …"
 _VERDICT_ROWS = 5
+_NOT_WITH_MISTAKES = "a schedule with mistakes cannot be pruned with"
 
 
 class ScheduleScreen(BenchScreen[str]):
@@ -242,6 +243,12 @@ opened again, the draft is back. The last eight drafts are kept.
             return not self._checked.problems and not self._picking
         return True
 
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action."""
+        if action == "problem":
+            return "no line has a mistake"
+        return "the form waits for it: save it" if self._picking else _NOT_WITH_MISTAKES
+
     def action_problem(self) -> None:
         """The next line with a mistake after the cursor, round and round."""
         lines = sorted({p.line for p in self._checked.problems if p.line is not None})
@@ -303,7 +310,7 @@ opened again, the draft is back. The last eight drafts are kept.
 
         self._check()
         if self._checked.problems:
-            self.bench.show_message("a schedule with mistakes cannot be pruned with")
+            self.bench.show_message(_NOT_WITH_MISTAKES)
         elif self._path and self.editor.text == self._saved:
             prune(self._path)
         else:

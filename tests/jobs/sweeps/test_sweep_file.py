@@ -86,6 +86,7 @@ stages:
         ("version: 1\nstages: [{kind: train}, {kind: train}]", "two stages are called train"),
         ("version: 1\nseeds: 2\nstages: [{kind: train, settings: {seed: 3}}]", "given twice"),
         ("version: 1\nseeds: 0\nstages: [{kind: train}]", "write how many"),
+        ("version: 1\nstages: [{kind: train, seeds: 2}]", "write seeds: at the top of the file"),
         ("version: 1\nstages: [{kind: train, axes: {seed: [1, 2]}}]", "seeds are no axis"),
         ("version: 1\nseeds: 2\nstages: [{kind: quantize, from: 3}]", "have its seed"),
         ("version: 1\nsearch: tpo\nstages: [{kind: train}]", "'tpo' is unknown (closest: tpe"),

@@ -211,6 +211,15 @@ async def test_ctrl_r_saves_and_fills_a_pruning_with_it(full):
         assert form.form.values["@kind"] == "prune"
 
 
+async def test_a_key_that_is_refused_says_why(full):
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+g")
+        assert "no line has a mistake" in driving.words(pilot)
+    async with driving.opened(full, "n", "ctrl+e") as pilot:
+        await press(pilot, "ctrl+r")
+        assert "the form waits for it" in driving.words(pilot)
+
+
 async def test_a_schedule_with_mistakes_cannot_be_pruned_with(full):
     async with opened(full) as pilot:
         screen(pilot).editor.load_text("version: 1")
