@@ -198,9 +198,9 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _converter(field: FieldInfo) -> Callable[[Any, Sequence[Token]], Any] | None:
-    if number_type(field.annotation) is int:
-        return whole
     kinds = get_args(field.annotation)
+    if number_type(field.annotation) is int:
+        return whole_or_none if NoneType in kinds else whole
     choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     # Where it is a choice, the word means that.
     takes_none = float in kinds or (choices and "none" not in choices)
@@ -212,11 +212,13 @@ def _or_none(annotation: Any, tokens: Sequence[Token]) -> Any:
     return None if tokens[0].value.lower() == "none" else convert(annotation, tokens)
 
 
-def whole(_type: Any, tokens: Sequence[Token]) -> int | None:
+def whole_or_none(annotation: Any, tokens: Sequence[Token]) -> int | None:
+    return None if tokens[0].value.lower() == "none" else whole(annotation, tokens)
+
+
+def whole(_type: Any, tokens: Sequence[Token]) -> int:
     """A whole number; the parser's own way rounds 1.5."""
     [token] = tokens
-    if token.value.lower() == "none":
-        return None
     try:
         return int(token.value)
     except ValueError:

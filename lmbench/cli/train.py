@@ -203,7 +203,9 @@ def _check(
     own log says where that is shown."""
     has_parent, owner = parent is not None, parent.session.name if parent else session
     with corpus_progress() as progress:
-        corpus = check_training(config, home, progress, has_parent=has_parent, session=owner)
+        corpus = check_training(
+            config, home, progress, has_parent=has_parent, session=owner, parent=parent
+        )
     schedule = check_schedule(config, home)
     if schedule is not None:
         check_building(config, schedule)

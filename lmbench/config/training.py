@@ -450,8 +450,16 @@ def check_start(config: TrainConfig, parent: TrainConfig) -> None:
     """See that a training can start from the model of another one.
 
     Raises:
-        LmbenchError: what its projection stands against.
+        LmbenchError: a line for each setting that would make it another model.
     """
+    wrong = [
+        f"--{name}: {getattr(config, name)} is not the parent's model, which has "
+        f"{getattr(parent, name)}: leave the flag out"
+        for name in ("model", "nlayers", "nhid", "emsize", "tied")
+        if getattr(config, name) != getattr(parent, name)
+    ]
+    if wrong:
+        raise LmbenchError(*wrong)
     if parent.projection and not config.projection:
         raise LmbenchError("--projection: the parent has one, which cannot be taken back")
     if config.projection and not parent.projection and config.emsize != config.nhid:

@@ -7,7 +7,7 @@ from lmbench.corpus import Corpus
 from lmbench.errors import LmbenchError
 from lmbench.session.store import Home, Run
 
-__all__ = ["PARENT", "find_teacher"]
+__all__ = ["PARENT", "check_words", "find_teacher"]
 
 PARENT = "parent"
 """What ``--teacher`` takes for the run that a pruning starts from."""
@@ -41,13 +41,19 @@ def find_teacher(
             f"{said}: run {teacher.ref} is of kind '{record.kind}', and only "
             f"{' and '.join(_TEACHES)} runs teach"
         )
+    check_words(said, teacher, corpus)
+    return teacher
+
+
+def check_words(said: str, run: Run, corpus: Corpus) -> None:
+    """Raises LmbenchError where the ids of a run's model mean other words than the corpus's."""
+    record = run.read()
     known = record.corpus
     if known is None or known.fingerprint == corpus.fingerprint:
-        return teacher
-    if teacher.vocabulary(record) != corpus.vocabulary:
+        return
+    if run.vocabulary(record) != corpus.vocabulary:
         raise LmbenchError(
-            f"{said}: run {teacher.ref} knows the {known.ntokens:,} types of {known.name}, and "
-            f"{corpus.name} has {corpus.ntokens:,} of its own: the words of teacher and student "
+            f"{said}: run {run.ref} knows the {known.ntokens:,} types of {known.name}, and "
+            f"{corpus.name} has {corpus.ntokens:,} of its own: the words of both "
             "must be the same (train both on one corpus with one --vocab)"
         )
-    return teacher

@@ -17,7 +17,7 @@ from lmbench.corpus import Corpus, check_enough, default_corpus, open_corpus
 from lmbench.corpus.files import Progress
 from lmbench.corpus.sources import known_names
 from lmbench.errors import LmbenchError
-from lmbench.jobs.distillation_teacher import PARENT, find_teacher
+from lmbench.jobs.distillation_teacher import PARENT, check_words, find_teacher
 from lmbench.jobs.input_files import attach, own_files
 from lmbench.jobs.queue import gpu_count
 from lmbench.jobs.run_schedule import check_schedule, read_schedule
@@ -43,6 +43,7 @@ def check_training(
     *,
     has_parent: bool,
     session: str = DEFAULT_SESSION,
+    parent: Run | None = None,
 ) -> Corpus:
     """Open the corpus of a training (fetching it where it is known by name), see that it is long
     enough for the batches that are asked for, and check the schedule and the teacher.
@@ -50,6 +51,7 @@ def check_training(
     Args:
         has_parent: does it start from another run?
         session: where a teacher's bare number is looked for.
+        parent: that run, where it is there already.
 
     Raises:
         LmbenchError: what is wrong, where, and what to do.
@@ -60,6 +62,8 @@ def check_training(
     corpus = open_corpus(config.data, home.path, vocab=config.vocab, progress=progress)
     check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
     check_schedule(config, home)
+    if parent is not None:
+        check_words("--data", parent, corpus)
     find_teacher(config, home, session, corpus)
     return corpus
 

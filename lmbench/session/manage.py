@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 from contextlib import ExitStack
@@ -29,6 +30,8 @@ __all__ = [
     "set_aside_session",
 ]
 
+# What a run's folder is called.
+_FOLDER_NAME = re.compile(r"\d{3,}-[a-z]+")
 _LONGEST_RUN_NAME = 64
 
 
@@ -140,7 +143,13 @@ def run_name_problem(name: str) -> str:
     """Why a run cannot be called so; "" where it can."""
     if not 0 < len(name) <= _LONGEST_RUN_NAME:
         return f"A run's name has 1 to {_LONGEST_RUN_NAME} characters."
-    return "" if name.isprintable() else "A run's name has no control characters."
+    if not name.isprintable():
+        return "A run's name has no control characters."
+    if not name.strip():
+        return "A run's name is more than blanks."
+    if name.isdecimal() or name == "@" or "/" in name or _FOLDER_NAME.fullmatch(name):
+        return f"{name} would mean another run where runs are named by number, folder or @."
+    return ""
 
 
 def rename_run(run: Run, name: str) -> None:

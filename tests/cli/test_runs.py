@@ -45,7 +45,10 @@ def test_a_run_gets_another_name_while_it_is_worked_on(world: World, capsys: Cap
     answer(capsys, "runs", "stop", "the wide one")
     world.until_status(run, "stopped")
     assert run.read().name == "the wide one"
-    for name, problem in (("", "1 to 64"), ("x" * 65, "1 to 64"), ("a\nb", "control characters")):
+    refused = [("", "1 to 64"), ("x" * 65, "1 to 64"), ("a\nb", "control characters")]
+    refused += [("  ", "more than blanks")]
+    refused += [(name, "another run") for name in ("7", "@", "s/1", "002-train")]
+    for name, problem in refused:
         assert problem in complaint(capsys, "runs", "rename", "1", name)
     assert run.read().name == "the wide one"
 

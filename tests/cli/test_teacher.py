@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from small_runs import quantizing_schedule
 
 from lmbench.cli import run as lmbench
-from lmbench.config import TrainConfig, validate
+from lmbench.config import PruneConfig, TrainConfig, validate
 from lmbench.corpus import open_corpus
 from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import model_hash
-from lmbench.jobs.kinds.train import build_objective
+from lmbench.jobs.kinds.train import build_objective, work
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Home
 
@@ -95,7 +95,15 @@ def test_a_teacher_of_other_words_is_one_line_and_makes_no_run(home: Home, capsy
     assert lmbench(["train", "--data", "other", *SMALL, "--teacher", "1"]) == 2
     err = capsys.readouterr().err.strip()
     assert "--teacher 1: run default/001-train knows the" in err
-    assert "the words of teacher and student must be the same" in err
+    assert "the words of both must be the same" in err
+    # So may a pruning not begin with its parent's words and go on with others.
+    assert lmbench(["prune", "1", "--schedule", "none", "--data", "other"]) == 2
+    assert "--data: run default/001-train knows the" in capsys.readouterr().err
+    parent = home.find_run("1")
+    changed = {**parent.config().model_dump(), "data": "other"}
+    run = home.open_session("w").new_run(validate(PruneConfig, changed), "prune", parent=parent)
+    with pytest.raises(LmbenchError, match="--data: run default/001-train knows the"):
+        work(Job(run, run.read(), run.config(), resuming=False))
     other = open_corpus("other", home.path)
     config = validate(TrainConfig, {"data": "other", "teacher": "parent"})
     with pytest.raises(LmbenchError, match="--teacher parent: run default/001-train knows the"):

@@ -126,9 +126,19 @@ def test_a_pruning_takes_over_all_but_the_schedule_and_the_teacher(tmp_path):
         ({"emsize": 10, "tied": False}, {"projection": True}, "10 wide and its layers 200"),
         ({}, {"projection": True}, ""),
         ({"emsize": 10, "projection": True}, {}, ""),
+        (
+            {"tied": False},
+            {"tied": True},
+            "--tied: True is not the parent's model, which has False",
+        ),
+        ({"model": "RNN_TANH"}, {"model": "RNN_RELU"}, "--model: RNN_RELU is not"),
+        ({}, {"nlayers": 3}, "--nlayers: 3 is not the parent's model, which has 2: leave the flag"),
+        ({"lr": 3.0, "dropout": 0.1}, {"lr": 1.0, "dropout": 0.5}, ""),
     ],
 )
-def test_a_projection_is_looked_at_before_a_run_is_made(tmp_path, before, changed, says):
+def test_what_would_be_another_model_is_refused_before_a_run_is_made(
+    tmp_path, before, changed, says
+):
     session = Home(tmp_path).open_session("s")
     config = TrainConfig.model_validate({"tied": True, "data": "pydoc", **before})
     parent = session.new_run(config, "train")

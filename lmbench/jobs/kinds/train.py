@@ -15,7 +15,7 @@ from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.errors import LmbenchError
-from lmbench.jobs.distillation_teacher import PARENT, find_teacher
+from lmbench.jobs.distillation_teacher import PARENT, check_words, find_teacher
 from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import corpus_record, model_hash, parent_of, score_event
@@ -198,6 +198,7 @@ def _train(
     model = build_model(config, corpus.ntokens)
     of_parent = None
     if job.record.parent and not job.resuming:
+        check_words("--data", parent_of(job), corpus)
         of_parent = load_parent(job, model, ranks)
     model.to(device)
     ranks.begin(model, config.seed)

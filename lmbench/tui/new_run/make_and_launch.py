@@ -25,7 +25,9 @@ def make_and_launch(
     if isinstance(config, TrainConfig):
         where = session.name if session else DEFAULT_SESSION
         has_parent = parent is not None
-        check_training(config, home, task.progress, has_parent=has_parent, session=where)
+        check_training(
+            config, home, task.progress, has_parent=has_parent, session=where, parent=parent
+        )
     task.check()
     session = session or home.open_session()
     run = make_run(session, kind, config, parent=parent, name=name, command=command)
