@@ -88,7 +88,10 @@ def _command_words(arguments: list[str]) -> list[str]:
 @contextmanager
 def _exit_on_interrupt() -> Iterator[None]:
     """While modules are imported and nothing is under way, Ctrl-C ends the process at once: an
-    exception could come up in the midst of an import, and be printed whole."""
+    exception could come up in the midst of an import, and be printed whole.
+
+    Afterwards Ctrl-C interrupts, also where it was ignored: a script starts so what it ends in `&`.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -101,4 +104,6 @@ def _exit_on_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler if before == signal.SIG_IGN else before
+        )

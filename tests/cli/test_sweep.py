@@ -106,3 +106,12 @@ def test_an_interrupt_at_any_time_of_a_start_leaves_no_worker(tenths: int, home:
         while run.status() in LIVE | {"queued"} and time.monotonic() < deadline:
             time.sleep(0.1)
         assert run.status() not in LIVE | {"queued"}, run.read()
+
+
+def test_ctrl_c_interrupts_where_a_script_began_the_command_without_it() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert lmbench(["--version"]) == 0
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
