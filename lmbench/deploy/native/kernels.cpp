@@ -6,7 +6,8 @@
 // lanes, one lane a row, so nothing is ever reduced across lanes. A sparse matrix is the same
 // tiles with a 64-bit mask each (VPEXPANDB puts the values in place), a block-sparse one is the
 // list of the tiles that are not zero; codes are a 64-bit mask a plane, of which tiles are made in
-// registers for a batch, and by which AVX512 looks sums of four activations up for one vector.
+// registers for a batch, and by which sums of four activations are looked up for one vector.
+// AVX2 multiplies a tile in four steps of 16 bits, and 4-bit weights in two of 8.
 // Sixteen tiles one after another are what an AMX register
 // holds, so batches are multiplied from the same memory. Integer sums are exact, so every
 // instruction set gives the same sums, and batches the same results as single vectors.
@@ -60,7 +61,7 @@ void any_product(const Matrix *m, const Vectors *x, const float *bias, float *ou
     if (isa >= USE_AVX512) return product_avx512(m, x, bias, out, ldo, first, last, scratch);
 #endif
 #if HAVE_X86
-    if (isa == USE_AVX2) return product_avx2(m, x, bias, out, ldo, first, last);
+    if (isa == USE_AVX2) return product_avx2(m, x, bias, out, ldo, first, last, scratch);
 #endif
     product_scalar(m, x, bias, out, ldo, first, last);
 }
