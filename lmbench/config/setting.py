@@ -100,6 +100,10 @@ def validate(model: type[C], values: Mapping[str, Any], *, together: bool = True
 def first_mistake(model: type[Config], values: Mapping[str, Any]) -> str | None:
     """What is wrong with the first of these values that does not fit alone, in a line; None where
     all do. Whether they fit together `validate` says."""
+    for name, value in values.items():
+        field = model.model_fields.get(name)
+        if isinstance(value, bool) and field and number_type(field.annotation):
+            return f"{flag_of(name)}: {value}: input should be a number"
     try:
         model.model_validate(dict(values))
     except ValidationError as error:

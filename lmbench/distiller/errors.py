@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+_MOST_NAMED = 6
+
 
 class DistillerError(ValueError, AssertionError):
     """A wrong argument or a state that the engine cannot work with.
@@ -28,13 +30,11 @@ class ScheduleError(DistillerError):
         super().__init__("\n".join(self.problems))
 
 
-def closest(name: object, candidates: Iterable[str], count: int = 3) -> list[str]:
-    """The candidates most like ``name``, best first; the first ones when none is alike."""
-    known = list(candidates)
-    return difflib.get_close_matches(str(name), known, n=count, cutoff=0.5) or known[:count]
-
-
 def did_you_mean(name: object, candidates: Iterable[str], what: str = "closest") -> str:
-    """``(closest: a, b, c)``, or ``(there are none)`` when there is nothing to choose from."""
-    names = closest(name, candidates)
-    return f"({what}: {', '.join(names)})" if names else "(there are none)"
+    """``(closest: a, b)``, or where none is alike ``(there are: a, b, c)``."""
+    known = list(candidates)
+    if alike := difflib.get_close_matches(str(name), known, n=3, cutoff=0.5):
+        return f"({what}: {', '.join(alike)})"
+    more = len(known) - _MOST_NAMED
+    shown = known if more <= 0 else [*known[:_MOST_NAMED], f"{more} more"]
+    return f"(there are: {', '.join(shown)})" if known else "(there are none)"

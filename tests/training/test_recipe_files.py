@@ -51,6 +51,10 @@ def test_one_of_ones_own_is_read_by_its_path(tmp_path: Path) -> None:
                 "line 2: 'setings' is not a key of a recipe (closest: settings)",
             ],
         ),
+        (
+            "version: 1\nsettings:\n  epochs: true\n",
+            ["line 3: --epochs: True: input should be a number"],
+        ),
         ("version: 2\nsettings: {lr: 3}\n", ["line 1: write version: 1"]),
         (
             "version: 1\nsettings:\n  lr: 3\n  lr: 4\n",

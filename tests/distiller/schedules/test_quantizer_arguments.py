@@ -30,7 +30,7 @@ def check(**entry):
             "class PostTrainLinearQuantizer quantizes a trained model: use lmbench quantize; ",
         ),
         ({"bit_weights": 8}, "unknown argument 'bit_weights' (closest: bits_weights"),
-        ({"of": "WRPNQuantizer", "mode": "SYMMETRIC"}, "unknown argument 'mode' (closest: "),
+        ({"of": "WRPNQuantizer", "mode": "SYMMETRIC"}, "unknown argument 'mode' (there are: "),
         ({"bits_weights": 1}, "bits_weights: must be 2 to 16 bits, or null for full precision, no"),
         (
             {"bits_weights": 1},

@@ -202,7 +202,9 @@ def test_one_axis_writes_its_thousands_in_one_way():
 def test_a_value_that_stays_the_same_has_ticks_near_it_on_a_log_axis():
     for value, unit in ((4400.0, "number"), (0.08, "share"), (8.5, "percent")):
         plot = Plot((series([value] * 9),), unit=unit, log=True)
-        for at, _ in lay_out(plot, 60, 12).y_ticks:
+        ticks = lay_out(plot, 60, 12).y_ticks
+        assert ticks
+        for at, _ in ticks:
             assert 0.5 < 10**at / value < 2
 
 
