@@ -14,7 +14,7 @@ from lmbench.cli.start_run import work_through_all
 from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.published_tables import Reproduction, Row, Scale, TableName, plan
-from lmbench.jobs.reproduce import begin, compared, make_runs, over_seeds
+from lmbench.jobs.reproduce import begin, check_rows, compared, make_runs, over_seeds
 from lmbench.report.compare import OVER_SEEDS
 from lmbench.report.numbers import size
 from lmbench.report.published_figures import CORPUS
@@ -77,9 +77,11 @@ def reproduce(
     changes = {key: value for key, value in given.items() if value not in ("auto", 0)}
     first = TrainConfig.model_fields["seed"].default
     plans = [plan(table, scale, {**changes, "seed": first + n}) for n in range(seeds)]
-    with corpus_progress() as progress:
-        opened = home.open_session(session)
-        made = [make_runs(opened, one, progress, taken) for one in plans]
+    if taken is None:
+        with corpus_progress() as progress:
+            check_rows(plans[0], home, progress)
+    opened = home.open_session(session)
+    made = [make_runs(opened, one, taken) for one in plans]
     runs = [run for of_seed in made for run in of_seed]
     code = 0
     if detach:

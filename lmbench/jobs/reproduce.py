@@ -14,30 +14,30 @@ from lmbench.jobs.published_tables import Reproduction
 from lmbench.report.runtime_table import end_of
 from lmbench.report.seeds import spread_of
 from lmbench.session import EventLog
-from lmbench.session.store import LIVE, Run, RunRecord, Session
+from lmbench.session.store import LIVE, Home, Run, RunRecord, Session
 
-__all__ = ["begin", "compared", "make_runs", "over_seeds"]
+__all__ = ["begin", "check_rows", "compared", "make_runs", "over_seeds"]
 
 
-def make_runs(
-    session: Session,
-    reproduction: Reproduction,
-    progress: Progress | None = None,
-    model: Run | None = None,
-) -> list[Run]:
+def check_rows(reproduction: Reproduction, home: Home, progress: Progress | None = None) -> None:
+    """See that the runs of a table can be made.
+
+    Raises:
+        LmbenchError: the corpus or a schedule is wrong.
+    """
+    for row in reproduction.rows:
+        if isinstance(row.step.config, TrainConfig):
+            has_parent = row.step.parent is not None
+            check_training(row.step.config, home, progress, has_parent=has_parent)
+
+
+def make_runs(session: Session, reproduction: Reproduction, model: Run | None = None) -> list[Run]:
     """For each row its run: the session's, where it has one with the same settings that did not
     begin before its parent was finished, else a new one.
 
     Args:
         model: is taken for the first row's.
-
-    Raises:
-        LmbenchError: the corpus or a schedule is wrong; nothing is made then.
     """
-    for row in reproduction.rows:
-        if isinstance(row.step.config, TrainConfig) and model is None:
-            has_parent = row.step.parent is not None
-            check_training(row.step.config, session.home, progress, has_parent=has_parent)
     runs: list[Run] = [] if model is None else [model]
     for row in reproduction.rows[len(runs) :]:
         parent = None if row.step.parent is None else runs[row.step.parent]

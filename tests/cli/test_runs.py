@@ -9,6 +9,7 @@ from cli_world import answer, complaint
 from jobs_world import World
 
 from lmbench.cli import run as lmbench
+from lmbench.config import PruneConfig
 from lmbench.jobs import launch
 from lmbench.jobs.control_file import asked
 
@@ -154,6 +155,23 @@ def test_deleting_asks_where_there_is_a_terminal_and_needs_yes_elsewhere(
         {"run": str(run.path), "deleted": True}
     ]
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize("teacher", ["1", "parent"])
+def test_what_a_queued_run_needs_is_deleted_with_it_or_not_at_all(
+    teacher: str, world: World, capsys: Capture
+) -> None:
+    first, second = world.run(), world.run()
+    for run in (first, second):
+        run.update(status="finished")
+    session = first.session
+    child = session.new_run(PruneConfig(teacher=teacher), "prune", parent=second)
+    for needed in (first, second) if teacher == "1" else (second,):
+        said = complaint(capsys, "runs", "delete", str(needed.id), "--yes")
+        assert f"{child.ref}: queued, and would fail" in said
+        assert needed.path.is_dir()
+    answer(capsys, "runs", "delete", "1", "2", "3", "--yes")
+    assert not child.path.exists()
 
 
 def test_nothing_is_done_where_one_of_the_runs_is_not_there(world: World, capsys: Capture) -> None:

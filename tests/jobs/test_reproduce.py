@@ -306,6 +306,15 @@ def test_both_models_of_the_table_of_structure_train_alike(home: Home) -> None:
     assert changes == pytest.approx([0.0, *(number / 101 for number in (1, 2, 3, 4))])
 
 
+def test_a_table_that_cannot_be_made_leaves_no_session(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LMBENCH_HOME", str(home.path))
+    assert lmbench(["reproduce", "bits", "--data", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert list(home.sessions()) == []
+
+
 def test_several_seeds_make_a_row_of_means(home: Home) -> None:
     session = home.open_session("s")
     tables = []
