@@ -8,36 +8,12 @@ namespace {
 
 // u8 x s8 through VPMADDUBSW saturates, so weights are widened to 16 bits: exact, and free where
 // memory is the limit. Four accumulators hold 16 rows x 2 half sums. Only weights of 4 bits are small
-// enough for it.
-
-// The shuffle that puts the next bytes where a mask of eight bits says; 0x80 writes a zero.
-struct ExpandTable {
-    alignas(16) uint8_t at[256][16];
-    ExpandTable() {
-        for (int mask = 0; mask < 256; ++mask) {
-            uint8_t next = 0;
-            for (int bit = 0; bit < 16; ++bit) at[mask][bit] = bit < 8 && mask >> bit & 1 ? next++ : 0x80;
-        }
-    }
-};
-const ExpandTable EXPAND;
+// enough for it, and gathered ones, whose signs are put on the activations.
 
 AVX2 INLINE __m128i load8(const void *p) { return _mm_loadl_epi64(static_cast<const __m128i *>(p)); }
 AVX2 INLINE __m128i load16(const void *p) { return _mm_loadu_si128(static_cast<const __m128i *>(p)); }
 AVX2 INLINE __m256i load32(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
 AVX2 INLINE void store32(void *p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i *>(p), x); }
-
-AVX2 INLINE __m128i expand8(uint64_t mask, const int8_t *values) {
-    return _mm_shuffle_epi8(load8(values), load16(EXPAND.at[mask & 255]));
-}
-
-// Quarter `i` of a tile with a mask. Where its values begin is counted from the whole mask, so that no
-// quarter waits for the one before.
-AVX2 INLINE __m128i expand16(uint64_t mask, int i, const int8_t *values) {
-    const int8_t *a = values + __builtin_popcountll(mask & ((1ull << (16 * i)) - 1));
-    const int8_t *b = values + __builtin_popcountll(mask & ((1ull << (16 * i + 8)) - 1));
-    return _mm_unpacklo_epi64(expand8(mask >> (16 * i), a), expand8(mask >> (16 * i + 8), b));
-}
 
 AVX2 INLINE __m256i quad_of(const int16_t *x) {
     int64_t four;
@@ -292,36 +268,36 @@ AVX2 void looked_up256(const Matrix *m, int g, int there, const Vectors *x, int 
             finish256(m, ROWS * (g + j) + 8 * h, acc[j][h], x->scale[v], bias, out);
 }
 
-// A group of a bitmask times one vector.
-AVX2 void bitmask256(const Matrix *m, int g, const Vectors *x, int v, const float *bias, float *out) {
-    const int16_t *words = x->words + static_cast<int64_t>(v) * x->stride;
-    const int8_t *values = m->values + m->starts[g];
-    const uint64_t *masks = m->masks + static_cast<int64_t>(g) * m->quads;
-    __m256i acc[4] = {};
-    for (int k = 0; k < m->quads; ++k) {
-        __m256i part = quad_of(words + QUAD * k);
-        for (int i = 0; i < 4; ++i)
-            acc[i] = madd(acc[i], _mm256_cvtepi8_epi16(expand16(masks[k], i, values)), part);
-        values += __builtin_popcountll(masks[k]);
+// V vectors by the tiles of a group, to which their activations are shuffled. Sums of two products of int8 fit
+// into 16 bits where the signs are taken to one side.
+template <int V>
+AVX2 INLINE void gathered256(const Matrix *m, int g, const Vectors *x, int v, const float *bias, float *out,
+                             int64_t ldo) {
+    const __m256i other = _mm256_set1_epi8(static_cast<char>(128)), ones = _mm256_set1_epi16(1);
+    const int8_t *bytes = x->bytes + static_cast<int64_t>(v) * x->stride;
+    __m256i acc[V] = {};
+    for (int64_t b = m->starts[g]; b < m->starts[g + 1]; ++b) {
+        __m256i w = load32(m->values + b * TILE), low = load32(m->values + b * TILE + 32);
+        __m256i size = _mm256_abs_epi8(w), high = _mm256_xor_si256(low, other);
+        for (int j = 0; j < V; ++j) {
+            const int8_t *window = bytes + static_cast<int64_t>(j) * x->stride + m->places[b];
+            __m256i a = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load16(window)), low);
+            __m256i c = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load16(window + 16)), high);
+            __m256i part = _mm256_sign_epi8(_mm256_or_si256(a, c), w);
+            acc[j] = madd(acc[j], _mm256_maddubs_epi16(size, part), ones);
+        }
     }
-    fold(m, g, acc, x->scale[v], bias, out);
+    for (int j = 0; j < V; ++j) finish256(m, 8 * g, acc[j], x->scale[v + j], bias, out + (v + j) * ldo);
 }
 
-// The tiles of a group, zeros and all: where they lie, or made in `scratch`.
-AVX2 const int8_t *dense_tiles256(const Matrix *m, int g, int8_t *scratch) {
-    if (m->kind == DENSE) return m->values + static_cast<int64_t>(g) * m->quads * TILE;
-    if (m->kind == CODES) {
-        code_tiles256(m, g, scratch);
-        return scratch;
+AVX2 void gathered_avx2(const Matrix *m, const Vectors *x, const float *bias, float *out, int64_t ldo, int first,
+                        int last) {
+    constexpr int AT_ONCE = 4;
+    for (int g = first; g < last; ++g) {
+        int v = 0;
+        for (; v + AT_ONCE <= x->n; v += AT_ONCE) gathered256<AT_ONCE>(m, g, x, v, bias, out, ldo);
+        for (; v < x->n; ++v) gathered256<1>(m, g, x, v, bias, out, ldo);
     }
-    const int8_t *values = m->values + m->starts[g];
-    const uint64_t *masks = m->masks + static_cast<int64_t>(g) * m->quads;
-    for (int k = 0; k < m->quads; ++k) {
-        for (int i = 0; i < 4; ++i)
-            _mm_storeu_si128(reinterpret_cast<__m128i *>(scratch + k * TILE + 16 * i), expand16(masks[k], i, values));
-        values += __builtin_popcountll(masks[k]);
-    }
-    return scratch;
 }
 
 // The half sums of 16 rows x V vectors by the `count` tiles of a group, at these places, or one after another
@@ -372,9 +348,8 @@ AVX2 void group256(const Matrix *m, int g, const int8_t *tiles, int64_t count, c
 AVX2 void product_avx2(const Matrix *m, const Vectors *x, const float *bias, float *out, int64_t ldo,
                        int first, int last, int8_t *scratch) {
     constexpr int WORTH_TILES = 4;
-    bool few = x->n < WORTH_TILES;
     if (m->kind == INT4) return product_int4_256(m, x, bias, out, ldo, first, last, scratch);
-    if (m->kind == CODES && few) {
+    if (m->kind == CODES && x->n < WORTH_TILES) {
         for (int v = 0; v < x->n; ++v) {
             sign_sums256(m, x->words + static_cast<int64_t>(v) * x->stride, scratch);
             for (int g = first; g < last; g += TOGETHER)
@@ -387,11 +362,14 @@ AVX2 void product_avx2(const Matrix *m, const Vectors *x, const float *bias, flo
             int64_t begin = m->starts[g], count = m->starts[g + 1] - begin;
             auto group = m->kind == BLOCK_8X8 ? group256<BLOCK_8X8> : group256<BLOCK_16X4>;
             group(m, g, m->values + begin * TILE, count, m->places + begin, x, bias, out, ldo);
-        } else if (m->kind == BITMASK && few) {
-            for (int v = 0; v < x->n; ++v) bitmask256(m, g, x, v, bias, out + v * ldo);
-        } else {
-            group256<DENSE>(m, g, dense_tiles256(m, g, scratch), m->quads, nullptr, x, bias, out, ldo);
+            continue;
         }
+        const int8_t *tiles = m->values + static_cast<int64_t>(g) * m->quads * TILE;
+        if (m->kind == CODES) {
+            code_tiles256(m, g, scratch);
+            tiles = scratch;
+        }
+        group256<DENSE>(m, g, tiles, m->quads, nullptr, x, bias, out, ldo);
     }
 }
 

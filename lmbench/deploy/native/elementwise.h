@@ -151,7 +151,7 @@ INLINE void quantize(const float *x, int n, int k, Vectors *out) {
     }
 }
 
-INLINE int rows_of(const Matrix *m) { return m->kind == BLOCK_8X8 ? 8 : ROWS; }
+INLINE int rows_of(const Matrix *m) { return m->kind == BLOCK_8X8 || m->kind == GATHERED ? 8 : ROWS; }
 
 // From integer sums to the output: the vector's and the row's scales, and the bias.
 INLINE void finish(const Matrix *m, int g, const int32_t *sums, float vector_scale,

@@ -5,12 +5,13 @@
 // matching activations broadcast, one VNNI instruction multiplies a whole tile and sums it into 16
 // lanes, one lane a row, so nothing is ever reduced across lanes. A sparse matrix is the same
 // tiles with a 64-bit mask each (VPEXPANDB puts the values in place), a block-sparse one is the
-// list of the tiles that are not zero; codes are a 64-bit mask a plane, of which tiles are made in
-// registers for a batch, and by which sums of four activations are looked up for one vector.
-// AVX2 multiplies a tile in four steps of 16 bits, and 4-bit weights in two of 8.
-// Sixteen tiles one after another are what an AMX register
-// holds, so batches are multiplied from the same memory. Integer sums are exact, so every
-// instruction set gives the same sums, and batches the same results as single vectors.
+// list of the tiles that are not zero. Without VPEXPANDB a sparse matrix is a list of values in fours,
+// each with its place in a window of the activations, which are shuffled to the values. Codes are a
+// 64-bit mask a plane, of which tiles are made for a batch, and by which sums of four activations are
+// looked up for one vector. AVX2 multiplies a tile in four steps of 16 bits, and 4-bit weights in two
+// of 8. Sixteen tiles one after another are what an AMX register holds, so batches are multiplied from
+// the same memory. Integer sums are exact, so every instruction set gives the same sums, and batches
+// the same results as single vectors.
 //
 // The caller (matrices.py) lays the tiles out from arrays that are checked already; nothing
 // here reads a size from a file.
@@ -54,6 +55,9 @@ namespace {
 
 void any_product(const Matrix *m, const Vectors *x, const float *bias, float *out, int64_t ldo,
                  int first, int last, int isa, int8_t *scratch) {
+#if HAVE_X86
+    if (isa >= USE_AVX2 && m->kind == GATHERED) return gathered_avx2(m, x, bias, out, ldo, first, last);
+#endif
 #if HAVE_AVX512
 #if HAVE_AMX
     if (isa == USE_AMX) return product_amx(m, x, bias, out, ldo, first, last, scratch);
@@ -61,7 +65,8 @@ void any_product(const Matrix *m, const Vectors *x, const float *bias, float *ou
     if (isa >= USE_AVX512) return product_avx512(m, x, bias, out, ldo, first, last, scratch);
 #endif
 #if HAVE_X86
-    if (isa == USE_AVX2) return product_avx2(m, x, bias, out, ldo, first, last, scratch);
+    if (isa == USE_AVX2 && m->kind != BITMASK)
+        return product_avx2(m, x, bias, out, ldo, first, last, scratch);
 #endif
     product_scalar(m, x, bias, out, ldo, first, last);
 }
@@ -90,6 +95,7 @@ Matrix part_of(const Matrix *m, int first, int last) {
         part.values = code_steps(m, first, 0);
         break;
     case BITMASK: part.masks += static_cast<int64_t>(first) * m->quads; [[fallthrough]];
+    case GATHERED:
     case BLOCK_16X4:
     case BLOCK_8X8: part.starts += first; break;
     case INT4: {
@@ -232,6 +238,15 @@ void lmb_row(const Matrix *m, int64_t row, float *out) {
             for (int c = 0; c < QUAD; ++c)
                 if (mask >> (QUAD * r + c) & 1) out[QUAD * k + c] = static_cast<float>(*at++) * scale;
             values += __builtin_popcountll(mask);
+        }
+        return;
+    }
+    if (m->kind == GATHERED) {
+        for (int64_t b = m->starts[g]; b < m->starts[g + 1]; ++b) {
+            const int8_t *values = m->values + b * TILE + QUAD * r;
+            for (int c = 0; c < QUAD; ++c)
+                if (values[c])
+                    out[m->places[b] + window_at(values[TILE / 2 + c])] = static_cast<float>(values[c]) * scale;
         }
         return;
     }

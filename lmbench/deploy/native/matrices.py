@@ -21,6 +21,7 @@ __all__ = [
     "block_matrix",
     "codes_matrix",
     "dense_matrix",
+    "gathered_matrix",
     "int4_matrix",
 ]
 
@@ -30,9 +31,11 @@ ROWS, QUAD, TILE = 16, 4, 64
 _LINE = 64  # bytes of a cache line
 # AMX reads tiles sixteen at a time, and vectors too.
 AT_ONCE = 16
+# A gathered tile is of 8 rows, 4 values each, whose activations lie within 32.
+_GATHERED_ROWS, _WINDOW = 8, 32
 # Groups of codes lie together in fours.
 TOGETHER = 4
-_DENSE, _BITMASK, _BLOCK_16X4, _BLOCK_8X8, _INT4, _CODES = range(6)
+_DENSE, _BITMASK, _BLOCK_16X4, _BLOCK_8X8, _INT4, _CODES, _GATHERED = range(7)
 _BLOCK_KINDS = {(16, 4): _BLOCK_16X4, (8, 8): _BLOCK_8X8}
 
 Isa = Literal["scalar", "avx2", "avx512", "amx"]
@@ -153,6 +156,57 @@ def bitmask_matrix(levels: Array, scale: Array) -> Matrix:
         **_row_arrays(levels, scale, ROWS),
     }
     return Matrix(_BITMASK, _shape(levels), arrays, groups=groups, quads=quads)
+
+
+def gathered_matrix(levels: Array, scale: Array) -> Matrix:
+    """The same, the values of each row in fours, each with its place among 32 activations.
+
+    Tile by tile a group of rows goes on from the first column that is left, each row with its next
+    values that the tile's window reaches.
+    """
+    rows, columns = levels.shape
+    height = _GATHERED_ROWS
+    groups = -(-rows // height)
+    padded = np.zeros((groups * height, columns + 1), np.int8)
+    padded[:rows, :columns] = levels
+    counts = np.count_nonzero(padded, axis=1)
+    at_row, at_column = np.nonzero(padded)
+    nth = np.arange(len(at_row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    # The columns of each row's values in order, and behind them the one that was added.
+    order = np.full((groups * height, int(counts.max(initial=0)) + QUAD), columns, np.int32)
+    order[at_row, nth] = at_column
+    # Windows end where the vectors do, which are as wide as whole tiles.
+    most = -(-columns // TILE) * TILE - _WINDOW
+    done = np.zeros((groups, height, 1), np.int64)
+    left = np.arange(groups)
+    tiles: list[tuple[Array, Array, Array]] = []
+    while True:
+        of_rows = (left[:, None] * height + np.arange(height))[:, :, None]
+        next_four = order[of_rows, done[left] + np.arange(QUAD)]
+        first = next_four[:, :, 0].min(axis=1)
+        goes_on = first < columns
+        if not goes_on.any():
+            break
+        left, of_rows, next_four = left[goes_on], of_rows[goes_on], next_four[goes_on]
+        first = np.minimum(first[goes_on], most)
+        place = next_four - first[:, None, None]
+        reached = (place < _WINDOW) & (next_four < columns)
+        codes = np.where(reached, (place & 15) | np.where(place >= _WINDOW // 2, 128, 0), 0)
+        tile = [padded[of_rows, next_four] * reached, codes.astype(np.uint8).view(np.int8)]
+        tiles.append((left, first, np.stack(tile, 1)))
+        done[left] += reached.sum(axis=2, keepdims=True)
+    ends = np.zeros(groups, np.int64)
+    for of, _, _ in tiles:
+        ends[of] += 1
+    starts = _starts(ends)
+    places = np.zeros(starts[-1], np.int32)
+    values = np.zeros((starts[-1], 2, height, QUAD), np.int8)
+    for number, (of, first, tile) in enumerate(tiles):
+        places[starts[of] + number], values[starts[of] + number] = first, tile
+    scales = _row_arrays(levels, scale, height)["scale"]
+    arrays = {"values": values, "starts": starts, "places": places, "scale": scales}
+    quads = -(-columns // QUAD)
+    return Matrix(_GATHERED, _shape(levels), arrays, groups=groups, quads=quads)
 
 
 def block_matrix(levels: Array, scale: Array, block: tuple[int, int]) -> Matrix:

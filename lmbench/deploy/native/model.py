@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmbench.deploy.native.kernels import CELLS, Kernels
-from lmbench.deploy.native.matrices import ISAS, Matrix, MatrixStruct, VectorBuffer
-from lmbench.deploy.native.tensors import TensorSource
+from lmbench.deploy.native.matrices import ISAS, MatrixStruct, VectorBuffer
+from lmbench.deploy.native.tensors import Layout, TensorSource
 from lmbench.model_shapes import GATES
 
 __all__ = ["NativeModel"]
@@ -63,24 +63,26 @@ class NativeModel:
         self,
         shape: Mapping[str, Any],
         source: TensorSource,
-        layout: Callable[[TensorSource, str], Matrix],
+        layout: Layout,
         kernels: Kernels,
     ) -> None:
         self._kernels = kernels
         # For what runs beside a score, with scratch memory of its own.
-        self._alone = Kernels(ISAS[kernels.isa])
+        isa = ISAS[kernels.isa]
+        self._alone = Kernels(isa)
         self._kind = str(shape["model"])
         self.ntoken, self._emsize = int(shape["ntoken"]), int(shape["emsize"])
         self._nhid, self._nlayers = int(shape["nhid"]), int(shape["nlayers"])
-        self._embedding = layout(source, "encoder.weight")
+        self._embedding = layout(source, "encoder.weight", isa)
         tied = bool(shape["tied"])
-        self._decoder = self._embedding if tied else layout(source, "decoder.weight")
+        self._decoder = self._embedding if tied else layout(source, "decoder.weight", isa)
         self._decoder_bias = source.vector("decoder.bias")
-        self._projection = layout(source, "projection.weight") if shape.get("projection") else None
+        projects = bool(shape.get("projection"))
+        self._projection = layout(source, "projection.weight", isa) if projects else None
         self._layers = [
             (
-                layout(source, f"rnn.weight_ih_l{i}"),
-                layout(source, f"rnn.weight_hh_l{i}"),
+                layout(source, f"rnn.weight_ih_l{i}", isa),
+                layout(source, f"rnn.weight_hh_l{i}", isa),
                 source.vector(f"rnn.bias_ih_l{i}"),
                 source.vector(f"rnn.bias_hh_l{i}"),
             )

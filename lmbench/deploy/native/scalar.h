@@ -44,6 +44,10 @@ INLINE int8_t code_value(const Matrix *m, int g, int r, int k, int c) {
     return static_cast<int8_t>(value);
 }
 
+// In which of a window's 32 columns a value of a gathered tile belongs: the low four bits, and 16 more where
+// the highest is set, as two shuffles of 16 bytes want it.
+INLINE int window_at(int8_t code) { return (code & 15) + (code < 0 ? 16 : 0); }
+
 void group_scalar(const Matrix *m, int g, const Vectors *x, int v, const float *bias, float *out) {
     const int16_t *words = x->words + static_cast<int64_t>(v) * x->stride;
     int32_t sums[ROWS] = {0};
@@ -74,6 +78,13 @@ void group_scalar(const Matrix *m, int g, const Vectors *x, int v, const float *
             for (int r = 0; r < 8; ++r)
                 for (int c = 0; c < 8; ++c) sums[r] += w[8 * r + c] * xb[c];
         }
+        break;
+    case GATHERED:
+        for (int64_t b = m->starts[g]; b < m->starts[g + 1]; ++b)
+            for (int i = 0; i < TILE / 2; ++i) {
+                const int8_t *w = m->values + b * TILE + i;
+                sums[i / QUAD] += w[0] * words[m->places[b] + window_at(w[TILE / 2])];
+            }
         break;
     case CODES:
         for (int k = 0; k < m->quads; ++k) {

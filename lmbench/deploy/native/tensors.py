@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmbench.deploy.native.matrices import (
+    Isa,
     Matrix,
     bitmask_matrix,
     block_matrix,
     codes_matrix,
     dense_matrix,
+    gathered_matrix,
     int4_matrix,
 )
 from lmbench.deploy.packed_file.code_planes import code_sums, row_units
@@ -25,7 +27,7 @@ from lmbench.deploy.packed_file.reading import PackedFile
 from lmbench.deploy.packed_file.stored_tensor import BLOCK_SHAPES, signs_of
 from lmbench.deploy.packed_file.tensor_encoding import encode, zero_blocks
 
-__all__ = ["LAYOUTS", "TensorSource", "as_is_layout", "integer_layouts", "layout_refusal"]
+__all__ = ["LAYOUTS", "Layout", "TensorSource", "as_is_layout", "integer_layouts", "layout_refusal"]
 
 Array = NDArray[Any]
 
@@ -125,41 +127,50 @@ class TensorSource:
             yield packed.levels(packed.tensor(name)) if packed else self._dense(name)
 
 
-def _dense_int8(source: TensorSource, name: str) -> Matrix:
+def _dense_int8(source: TensorSource, name: str, _isa: Isa) -> Matrix:
     levels, scale, _ = source.int8(name)
     return dense_matrix(levels, scale)
 
 
-def _sparse_int8(source: TensorSource, name: str) -> Matrix:
-    """Bitmask where the matrix is sparse enough for it to be faster, else dense."""
+def _sparse_int8(source: TensorSource, name: str, isa: Isa) -> Matrix:
+    """Where the matrix is sparse enough for it to be faster, a bitmask, or gathered values on what
+    has no AVX512 to put those of a bitmask in their places; else dense."""
     levels, scale, _ = source.int8(name)
+    if isa in ("scalar", "avx2"):
+        return _smallest([gathered_matrix(levels, scale), dense_matrix(levels, scale)])
     zeros = 1 - np.count_nonzero(levels) / levels.size
     return (bitmask_matrix if zeros >= _SPARSE_FROM else dense_matrix)(levels, scale)
 
 
-def _block_int8(source: TensorSource, name: str) -> Matrix:
+def _block_int8(source: TensorSource, name: str, _isa: Isa) -> Matrix:
     """The blocks that are not zero, 16x4 or 8x8, or dense: whichever is smallest."""
     levels, scale, block = source.int8(name)
     shapes = [block] if block else BLOCK_SHAPES
     matrices = [block_matrix(levels, scale, shape) for shape in shapes]
-    return min([*matrices, dense_matrix(levels, scale)], key=lambda matrix: matrix.nbytes)
+    return _smallest([*matrices, dense_matrix(levels, scale)])
 
 
-def _int4(source: TensorSource, name: str) -> Matrix:
+def _smallest(matrices: Sequence[Matrix]) -> Matrix:
+    return min(matrices, key=lambda matrix: matrix.nbytes)
+
+
+def _int4(source: TensorSource, name: str, isa: Isa) -> Matrix:
     """In 4 bits where it is packed so, else in int8."""
     if source.in_4_bits(name):
         return int4_matrix(*source.int4(name))
-    return _sparse_int8(source, name)
+    return _sparse_int8(source, name, isa)
 
 
-def _codes(source: TensorSource, name: str) -> Matrix:
+def _codes(source: TensorSource, name: str, isa: Isa) -> Matrix:
     """As codes where it is packed so, else as for 4 bits."""
     if source.in_codes(name):
         return codes_matrix(*source.codes(name))
-    return _int4(source, name)
+    return _int4(source, name, isa)
 
 
-LAYOUTS: Mapping[str, Callable[[TensorSource, str], Matrix]] = {
+Layout = Callable[[TensorSource, str, Isa], Matrix]
+
+LAYOUTS: Mapping[str, Layout] = {
     "native-int8": _dense_int8,
     "sparse-int8": _sparse_int8,
     "block-int8": _block_int8,

@@ -90,10 +90,10 @@ class NativeInt8Runtime(NativeRuntime):
 
 
 class SparseInt8Runtime(NativeRuntime):
-    """Bitmask and int8 values for each matrix that is sparse enough."""
+    """The int8 values that are not zero for each matrix that is sparse enough."""
 
     name: ClassVar[str] = "sparse-int8"
-    about: ClassVar[str] = "compiled kernels, bitmask and int8 values"
+    about: ClassVar[str] = "compiled kernels, int8 weights that are not zero"
     accuracy: ClassVar[Accuracy] = "close"
 
 

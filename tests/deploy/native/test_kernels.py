@@ -16,15 +16,19 @@ from lmbench.deploy.native.matrices import (
     block_matrix,
     codes_matrix,
     dense_matrix,
+    gathered_matrix,
     int4_matrix,
 )
+from lmbench.deploy.native.tensors import LAYOUTS as LAYOUTS_OF_RUNTIMES
+from lmbench.deploy.native.tensors import TensorSource
 from lmbench.deploy.packed_file.nibbles import quantize_groups
 from lmbench.deploy.packed_file.tensor_encoding import quantize_rows
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
 CODES = ("code1", "code2", "code3", "code4")
-LAYOUTS = ("dense", "bitmask", "16x4", "8x8", "int4", *CODES)
+LAYOUTS = ("dense", "bitmask", "gathered", "16x4", "8x8", "int4", *CODES)
+SPARSE = {"bitmask": bitmask_matrix, "gathered": gathered_matrix}
 BLOCKS = {"16x4": (16, 4), "8x8": (8, 8)}
 
 
@@ -45,7 +49,7 @@ def built(
         height, width = BLOCKS[layout]
         keep = rng.random((-(-rows // height), -(-columns // width))) < density
         weight *= np.kron(keep, np.ones(BLOCKS[layout]))[:rows, :columns]
-    elif layout == "bitmask":
+    elif layout in SPARSE:
         weight *= rng.random(weight.shape) < density
     if layout == "int4":
         levels, scales = quantize_groups(weight, 16)
@@ -57,7 +61,7 @@ def built(
     dense = levels * scale[:, None]
     if layout in BLOCKS:
         return block_matrix(levels, scale, BLOCKS[layout]), dense
-    return (dense_matrix if layout == "dense" else bitmask_matrix)(levels, scale), dense
+    return SPARSE.get(layout, dense_matrix)(levels, scale), dense
 
 
 def codes(planes: int, rows: int, columns: int, rng, group: int = 24) -> tuple[Matrix, np.ndarray]:
@@ -121,6 +125,18 @@ def test_sizes_of_real_models_agree_with_the_reference(layout, shape):
         np.testing.assert_allclose(out, wanted, atol=1e-3, rtol=1e-4, err_msg=isa)
 
 
+def test_sparse_weights_are_laid_out_as_the_instruction_set_is_quickest():
+    rng = np.random.default_rng(2)
+    full = rng.normal(size=(640, 200)).astype(np.float32)
+    for density, gathers in ((0.2, True), (0.6, False)):
+        weight = full * (rng.random(full.shape) < density)
+        source = TensorSource(["w"], lambda _name, weight=weight: weight)
+        dense = LAYOUTS_OF_RUNTIMES["native-int8"](source, "w", "avx2").nbytes
+        sparse = {isa: LAYOUTS_OF_RUNTIMES["sparse-int8"](source, "w", isa).nbytes for isa in ISAS}
+        assert (sparse["avx2"] < 0.65 * dense) is gathers
+        assert sparse["avx512"] == sparse["amx"] < sparse["avx2"] == sparse["scalar"] <= dense
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_sums_of_many_large_activations_under_one_scale_do_not_overflow(n):
     matrix, reference = codes(3, 83, 1500, np.random.default_rng(9), group=1500)
@@ -164,7 +180,6 @@ def test_extreme_values_do_not_overflow(layout, n):
     level = 7 if layout == "int4" else -127
     levels = np.full((16, 4096), level, np.int8)
     scale = np.ones(16, np.float32)
-    build = {"dense": dense_matrix, "bitmask": bitmask_matrix}
     if layout in CODES:
         planes = int(layout[-1])
         steps = np.zeros((planes, 16, 1), np.uint8)
@@ -175,7 +190,7 @@ def test_extreme_values_do_not_overflow(layout, n):
     elif layout == "int4":
         matrix = int4_matrix(levels, scale[:, None], 4096)
     else:
-        matrix = build[layout](levels, scale)
+        matrix = SPARSE.get(layout, dense_matrix)(levels, scale)
     for sign in (1, -1):
         x = np.full((n, 4096), sign * 127, np.float32)
         for isa in isas():
