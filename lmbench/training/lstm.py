@@ -10,6 +10,8 @@ autocast and 117 here, with smaller errors (3e-3 to 5e-3 of a gradient's norm), 
 fp32. Here the products over the window (input gates, both weight gradients, the input's gradient)
 are one each, so only the product with the state is made step by step. Products take bf16 operands;
 gates, cell and the sums over time are fp32. The equations are those of `torch.nn.LSTM`.
+
+Modular cells of which only the weights are quantized are walked by torch's own layer.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from lmbench.distiller.modules import (
 )
 from lmbench.training import native
 from lmbench.training.precision import Precision
-from lmbench.training.regularisation import OFF, Regularisation
+from lmbench.training.regularisation import OFF, Regularisation, torch_layer
 
 __all__ = ["forward", "layer_for", "onednn_lacks_bf16", "walk"]
 
@@ -72,7 +74,10 @@ def layer_for(rnn: nn.Module, input: Tensor, precision: Precision) -> Layer | No
     worth = rnn.hidden_size >= _WIDE_ON_AMX and input.size(1) >= _LEAST_TEXTS[precision]
     if worth and (library := native.lstm_library()) is not None:
         return partial(native.lstm_layer, library, precision)
-    return _in_bf16 if precision == "bf16" and rnn.hidden_size >= _WIDE else None
+    if precision == "bf16":
+        return _in_bf16 if rnn.hidden_size >= _WIDE else None
+    # Cells go step by step.
+    return partial(torch_layer, "LSTM", rnn.training) if isinstance(rnn, DistillerLSTM) else None
 
 
 def onednn_lacks_bf16() -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmbench.config import TrainConfig
 from lmbench.model.rnn import RNNModel
@@ -95,27 +95,32 @@ def at_least_fp32(x: Tensor) -> Tensor:
 
 
 def torch_layer(
-    rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor, ...]
+    mode: str,
+    training: bool,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    weights: tuple[Tensor, ...],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One layer of `rnn` by torch's own kernel: [T, B, E] to [T, B, H] and the last state.
+    """One layer by torch's own kernel: [T, B, E] to [T, B, H] and the last state.
 
     Args:
+        mode: as `torch.nn.RNNBase` has it: LSTM, GRU, RNN_TANH or RNN_RELU.
         state: [B, H]; hidden and cell of an LSTM.
         weights: of the input, of the state, and their biases.
     """
     given: Any = tuple(part.unsqueeze(0) for part in state)
-    call: Any = getattr(torch, rnn.mode.lower())  # torch.lstm, gru, rnn_tanh or rnn_relu
+    call: Any = getattr(torch, mode.lower())
     with warnings.catch_warnings():
         # cuDNN wants all weights in one piece, which those under a mask are not: it copies them.
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
         output, *last = call(
             x,
-            given if rnn.mode == "LSTM" else given[0],
+            given if mode == "LSTM" else given[0],
             weights,
             True,  # with biases
             1,  # layer
             0.0,  # dropout
-            rnn.training,
+            training,
             False,  # not bidirectional
             False,  # nor batch first
         )

@@ -73,7 +73,7 @@ def run_layers(
         with rnn.masked(regularisation.recurrent, between, runner):
             return rnn(embedded, hidden)
     assert isinstance(rnn, nn.RNNBase)
-    layer = layer or partial(torch_layer, rnn)
+    layer = layer or partial(torch_layer, rnn.mode, rnn.training)
     if isinstance(hidden, tuple):
         output, (h, c) = lstm.forward(layer, rnn, embedded, hidden, regularisation)
         return output, (h, c)

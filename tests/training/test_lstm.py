@@ -8,9 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lmbench.distiller.modules import DistillerLSTM, DistillerLSTMCell
+from lmbench.distiller.quantization.fake_quantization import QuantizedActivation
 from lmbench.model.rnn import RNNModel
 from lmbench.training import lstm, native
 from lmbench.training.loss import DecoderLoss
+from lmbench.training.native import process
+from lmbench.training.native.process import Kernels
 from lmbench.training.step import clipped_update, compute_gradients, gradient_norm, run_layers
 
 STEPS, BATCH, EMBEDDING, WIDTH = 9, 5, 12, 20
@@ -34,6 +38,35 @@ def test_outputs_states_and_every_gradient_agree_to_bf16(layers: int) -> None:
     theirs = [expected, expected_h, expected_c, *torch.autograd.grad(expected, wanted, above)]
     assert all(t.dtype == torch.float32 for t in ours)
     assert max(map(relative, ours, theirs)) < 1e-2
+
+
+@pytest.mark.parametrize("allowed", ["torch", None])
+def test_modular_cells_are_walked_whole_unless_more_than_their_weights_is_quantized(
+    monkeypatch: pytest.MonkeyPatch, allowed: Kernels | None
+) -> None:
+    monkeypatch.setattr(process, "_allowed", allowed)
+    torch.manual_seed(4)
+    rnn = DistillerLSTM.from_pytorch_impl(nn.LSTM(64, 64, 2, dropout=0.0))
+    x = torch.randn(5, 8, 64, requires_grad=True)
+    state = torch.randn(2, 8, 64), torch.randn(2, 8, 64)
+    assert lstm.layer_for(rnn, x, "fp32")
+    output, (h, c) = run_layers(rnn, x, state, "fp32")
+    plain, (plain_h, plain_c) = rnn(x, state)
+    wanted, above = [x, *rnn.parameters()], torch.randn(5, 8, 64)
+    ours = [output, h, c, *torch.autograd.grad(output, wanted, above)]
+    theirs = [plain, plain_h, plain_c, *torch.autograd.grad(plain, wanted, above)]
+    assert not torch.equal(output, plain)
+    assert max(map(relative, ours, theirs)) < 1e-5
+
+    first, second = rnn.cells
+    assert isinstance(first, DistillerLSTMCell)
+    assert isinstance(second, DistillerLSTMCell)
+    watched = second.act_f.register_forward_hook(lambda *_: None)
+    assert not lstm.layer_for(rnn, x, "fp32")
+    watched.remove()
+    assert lstm.layer_for(rnn, x, "fp32")
+    first.register_module("act_h", QuantizedActivation(first.act_h, nn.Identity()))
+    assert not lstm.layer_for(rnn, x, "fp32")
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

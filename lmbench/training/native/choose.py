@@ -19,9 +19,9 @@ def why_not(kernels: Kernels) -> str | None:
     try:
         if kernels in decoder.UNITS:
             process.find(decoder.UNITS[kernels], decoder.prepared, kernels)
+            process.find(codes.UNITS[kernels], codes.prepared, kernels)
         if kernels == "amx":
             process.find(lstm.LSTM, lstm.prepared)
-            process.find(codes.CODES, codes.prepared)
     except NativeUnavailableError as error:
         return str(error)
     return None

@@ -1,4 +1,4 @@
-"""Calling codes.cpp: the passes over a weight that trains in codes."""
+"""Calling codes.cpp and codes_avx2.cpp: the passes over a weight that trains in codes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from lmbench.compile_kernels import Unit
-from lmbench.training.native.process import openmp, usable
+from lmbench.training.native.process import Kernels, allowed, openmp, usable
 
-__all__ = ["CODES", "CodePasses", "code_passes", "prepared"]
+__all__ = ["UNITS", "CodePasses", "code_passes", "prepared"]
 
-CODES = Unit(Path(__file__).with_name("codes.cpp"))
+UNITS: dict[Kernels, Unit] = {
+    "amx": Unit(Path(__file__).with_name("codes.cpp")),
+    "avx2": Unit(Path(__file__).with_name("codes_avx2.cpp")),
+}
 
 
 class _Codes(ctypes.Structure):
@@ -66,10 +69,11 @@ def _task(weight: Tensor, group: int, **others: Tensor) -> _Codes:
 
 def code_passes() -> CodePasses | None:
     """The passes, compiled if they have to be; None where they may not or cannot be used."""
-    return usable(CODES, prepared)
+    kernels = allowed()
+    return usable(UNITS[kernels], prepared, kernels) if kernels in UNITS else None
 
 
 @cache
 def prepared(library: ctypes.CDLL) -> CodePasses | None:
-    """The library's passes; None where the system does not let this process use AMX."""
+    """The library's passes; None where the system does not let this process use them."""
     return CodePasses(library) if library.lmb_codes_fits() else None

@@ -58,7 +58,9 @@ def test_all_are_had_where_all_can_be() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [decoder.UNITS["amx"], lstm.LSTM, codes.CODES], ids=lambda unit: unit.source.stem
+    "broken",
+    [decoder.UNITS["amx"], lstm.LSTM, codes.UNITS["amx"]],
+    ids=lambda unit: unit.source.stem,
 )
 def test_where_one_cannot_be_had_none_is(monkeypatch: pytest.MonkeyPatch, broken: Unit) -> None:
     break_compiler(monkeypatch, broken)
@@ -69,13 +71,14 @@ def test_where_one_cannot_be_had_none_is(monkeypatch: pytest.MonkeyPatch, broken
     assert native.enable_kernels() is None
 
 
-def test_on_avx2_the_decoder_alone_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_avx2_the_lstm_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_flags", lambda: AVX2)
     assert native.enable_kernels() is None
-    assert in_use() == (True, False, False)
-    break_compiler(monkeypatch, decoder.UNITS["avx2"])
-    assert native.enable_kernels() == FAILED
-    assert in_use() == (False, False, False)
+    assert in_use() == (True, False, True)
+    for unit in (decoder.UNITS["avx2"], codes.UNITS["avx2"]):
+        break_compiler(monkeypatch, unit)
+        assert native.enable_kernels() == FAILED
+        assert in_use() == (False, False, False)
 
 
 def test_each_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

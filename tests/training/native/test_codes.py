@@ -12,7 +12,7 @@ from lmbench.distiller.quantization.trained_codes import TrainedCodes, _step_gra
 from lmbench.training import native
 
 PASSES = native.code_passes()
-pytestmark = pytest.mark.skipif(PASSES is None, reason="no AMX or no compiler here")
+pytestmark = pytest.mark.skipif(PASSES is None, reason="no kernels or no compiler here")
 
 
 @settings(max_examples=60, deadline=None)

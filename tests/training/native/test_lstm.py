@@ -10,13 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lmbench.distiller.modules import DistillerLSTM, DistillerLSTMCell
-from lmbench.distiller.quantization.fake_quantization import QuantizedActivation
 from lmbench.training import lstm, native
 from lmbench.training.native import lstm as native_lstm
 from lmbench.training.native import process
 from lmbench.training.precision import Precision
-from lmbench.training.step import run_layers
 
 LIBRARY = native.lstm_library()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no AMX or no compiler here")
@@ -208,29 +205,6 @@ def test_it_is_taken_for_lstms_wide_enough(monkeypatch):
         assert not lstm.layer_for(nn.LSTM(64, 32), x, precision)
     monkeypatch.setattr(process, "_allowed", "torch")
     assert not lstm.layer_for(nn.LSTM(64, 64), x, "fp32")
-
-
-def test_modular_cells_are_walked_by_it_unless_more_than_their_weights_is_quantized():
-    torch.manual_seed(4)
-    rnn = DistillerLSTM.from_pytorch_impl(nn.LSTM(64, 64, 2, dropout=0.0))
-    x = torch.randn(5, 8, 64)
-    state = torch.randn(2, 8, 64), torch.randn(2, 8, 64)
-    assert lstm.layer_for(rnn, x, "fp32")
-    fast, (h, c) = run_layers(rnn, x, state, "fp32")
-    plain, (plain_h, plain_c) = rnn(x, state)
-    for ours, theirs in ((fast, plain), (h, plain_h), (c, plain_c)):
-        assert not torch.equal(ours, theirs)
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-    first, second = rnn.cells
-    assert isinstance(first, DistillerLSTMCell)
-    assert isinstance(second, DistillerLSTMCell)
-    watched = second.act_f.register_forward_hook(lambda *_: None)
-    assert not lstm.layer_for(rnn, x, "fp32")
-    watched.remove()
-    assert lstm.layer_for(rnn, x, "fp32")
-    first.register_module("act_h", QuantizedActivation(first.act_h, nn.Identity()))
-    assert not lstm.layer_for(rnn, x, "fp32")
 
 
 def test_with_few_texts_torchs_layer_is_as_fast_in_fp32():
