@@ -26,11 +26,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lmbench.distiller.modules import (
+    DistillerGRUCell,
     DistillerLSTM,
     DistillerLSTMCell,
+    DistillerRNNCell,
     EltwiseAdd,
     EltwiseMult,
+    EltwiseSub,
     ModularCell,
+    ModularRecurrent,
 )
 from lmbench.training import native
 from lmbench.training.precision import Precision
@@ -54,30 +58,33 @@ _LEAST_TEXTS: dict[Precision, int] = {"fp32": 8, "bf16": 1}
 def layer_for(rnn: nn.Module, input: Tensor, precision: Precision) -> Layer | None:
     """What computes a layer of `rnn` faster than it does itself; None where nothing does.
 
-    `rnn` may be one of modular cells, as training-time quantizers leave it, if only its weights are
-    quantized: see `walk`.
+    `rnn` may be one of modular cells of any kind, as training-time quantizers leave it, if only its
+    weights are quantized: see `walk`.
     """
-    if isinstance(rnn, DistillerLSTM):
+    if isinstance(rnn, ModularRecurrent):
         known = all(map(_is_plain, rnn.cells))
     else:
         known = type(rnn) is nn.LSTM and not rnn.proj_size
         known = known and rnn.weight_hh_l0.dtype == torch.float32
     if not (
         known
-        and isinstance(rnn, DistillerLSTM | nn.LSTM)
+        and isinstance(rnn, ModularRecurrent | nn.LSTM)
         and input.device.type == "cpu"
         and input.dtype == torch.float32
         and rnn.bias
         and not (rnn.bidirectional or rnn.batch_first)
     ):
         return None
-    worth = rnn.hidden_size >= _WIDE_ON_AMX and input.size(1) >= _LEAST_TEXTS[precision]
-    if worth and (library := native.lstm_library()) is not None:
-        return partial(native.lstm_layer, library, precision)
-    if precision == "bf16":
-        return _in_bf16 if rnn.hidden_size >= _WIDE else None
-    # Cells go step by step.
-    return partial(torch_layer, "LSTM", rnn.training) if isinstance(rnn, DistillerLSTM) else None
+    if isinstance(rnn, DistillerLSTM | nn.LSTM):
+        worth = rnn.hidden_size >= _WIDE_ON_AMX and input.size(1) >= _LEAST_TEXTS[precision]
+        if worth and (library := native.lstm_library()) is not None:
+            return partial(native.lstm_layer, library, precision)
+        if precision == "bf16" and rnn.hidden_size >= _WIDE:
+            return _in_bf16
+    if isinstance(rnn, ModularRecurrent) and precision == "fp32":
+        # Cells go step by step.
+        return partial(torch_layer, _mode(rnn.cells[0]), rnn.training)
+    return None
 
 
 def onednn_lacks_bf16() -> bool:
@@ -86,13 +93,21 @@ def onednn_lacks_bf16() -> bool:
     return mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-_KINDS = (nn.Linear, nn.Sigmoid, nn.Tanh, EltwiseAdd, EltwiseMult)
+_CELLS = (DistillerLSTMCell, DistillerGRUCell, DistillerRNNCell)
+_PARTS = (nn.Linear, nn.Sigmoid, nn.Tanh, nn.ReLU, EltwiseAdd, EltwiseSub, EltwiseMult)
+
+
+def _mode(cell: nn.Module) -> str:
+    """As `torch_layer` takes it."""
+    if isinstance(cell, DistillerRNNCell):
+        return f"RNN_{cell.nonlinearity.upper()}"
+    return "GRU" if isinstance(cell, DistillerGRUCell) else "LSTM"
 
 
 def _is_plain(cell: nn.Module) -> bool:
     """Is each part of a modular cell what it was made as, with nobody watching it?"""
-    return type(cell) is DistillerLSTMCell and all(
-        type(part) in _KINDS and not (part._forward_hooks or part._forward_pre_hooks)
+    return type(cell) in _CELLS and all(
+        type(part) in _PARTS and not (part._forward_hooks or part._forward_pre_hooks)
         for part in cell.children()
     )
 

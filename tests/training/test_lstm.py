@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lmbench.distiller.modules import DistillerLSTM, DistillerLSTMCell
+from lmbench.distiller.modules import (
+    DistillerLSTM,
+    DistillerLSTMCell,
+    convert_model_to_modular,
+)
 from lmbench.distiller.quantization.fake_quantization import QuantizedActivation
 from lmbench.model.rnn import RNNModel
 from lmbench.training import lstm, native
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.native import process
 from lmbench.training.native.process import Kernels
+from lmbench.training.regularisation import torch_layer
 from lmbench.training.step import clipped_update, compute_gradients, gradient_norm, run_layers
 
 STEPS, BATCH, EMBEDDING, WIDTH = 9, 5, 12, 20
@@ -67,6 +74,33 @@ def test_modular_cells_are_walked_whole_unless_more_than_their_weights_is_quanti
     assert lstm.layer_for(rnn, x, "fp32")
     first.register_module("act_h", QuantizedActivation(first.act_h, nn.Identity()))
     assert not lstm.layer_for(rnn, x, "fp32")
+
+
+@pytest.mark.parametrize("mode", ["GRU", "RNN_TANH", "RNN_RELU"])
+def test_other_modular_cells_are_walked_whole_by_torchs_layer(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    walked: list[str] = []
+
+    def layer(mode: str, *given: Any) -> Any:
+        walked.append(mode)
+        return torch_layer(mode, *given)
+
+    monkeypatch.setattr(lstm, "torch_layer", layer)
+    torch.manual_seed(5)
+    kind = nn.GRU if mode == "GRU" else partial(nn.RNN, nonlinearity=mode[4:].lower())
+    plain = kind(EMBEDDING, WIDTH, 2)
+    rnn = convert_model_to_modular(plain)
+    x, state = torch.randn(STEPS, BATCH, EMBEDDING), torch.randn(2, BATCH, WIDTH)
+    above = torch.randn(STEPS, BATCH, WIDTH)
+    output, last = run_layers(rnn, x, state, "fp32")
+    expected, expected_last = rnn(x, state)
+    assert isinstance(last, Tensor)
+    assert walked == [mode, mode]
+    ours, theirs = (torch.autograd.grad(o, [*rnn.parameters()], above) for o in (output, expected))
+    assert max(map(relative, [output, last, *ours], [expected, expected_last, *theirs])) < 1e-5
+    # A run in bf16 keeps torch's casts, step by step.
+    assert not lstm.layer_for(rnn, x, "bf16")
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
