@@ -95,8 +95,8 @@ class TrainConfig(ModelConfig, MachineConfig):
 
     data: str | None = setting(
         None,
-        "corpus: a name (wikitext-2, wikitext-103, pydoc) or a folder with train, valid and "
-        "test; left out: data/wikitext-2 where it is there, else pydoc",
+        "corpus: wikitext-2, wikitext-103, pydoc, or a folder with train, valid and test; left "
+        "out: data/wikitext-2 if it is there, else pydoc",
         group=DATA,
         choices_from="corpora",
     )
