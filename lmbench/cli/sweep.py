@@ -53,7 +53,7 @@ Detach = Annotated[
 @app.command
 def check(file: Path, /, *, session: Holds = None, json: Json = False) -> None:
     """Check a sweep's file: each mistake is one line with the fix. Then how many runs it is, how
-    many hours on this machine, and what it asks of the disk; nothing is made.
+    long they take on this machine, and what they ask of the disk; nothing is made.
 
     Args:
         file: a YAML file (docs/sweeps.md).
@@ -72,11 +72,11 @@ def check(file: Path, /, *, session: Holds = None, json: Json = False) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage")
-    for heading in ("runs", "hours", "disk"):
+    for heading in ("runs", "time", "disk"):
         table.add_column(heading, justify="right")
     for row in (*stages, *((total,) if len(stages) > 1 else ())):
         disk = f"about {numbers.size(row.bytes)}"
-        table.add_row(printable(row.stage), f"{row.runs:,}", _hours(row.seconds), disk)
+        table.add_row(printable(row.stage), f"{row.runs:,}", _time(row.seconds), disk)
     out = console()
     out.print(table)
     for stage, epochs in rungs.items():
@@ -96,10 +96,8 @@ def _total(stages: list[Forecast]) -> Forecast:
     )
 
 
-def _hours(seconds: float | None) -> str:
-    if seconds is None:
-        return "not known"
-    return f"about {seconds / 3600:.2g}" if seconds < 3600 else f"about {seconds / 3600:,.1f}"
+def _time(seconds: float | None) -> str:
+    return "not known" if seconds is None else f"about {numbers.duration(seconds)}"
 
 
 @app.command
