@@ -20,6 +20,7 @@ from lmbench.report.numbers import size
 from lmbench.report.published_figures import CORPUS
 from lmbench.report.seeds import Spread
 from lmbench.session import Home
+from lmbench.session.store import check_session_name
 
 __all__ = ["reproduce"]
 
@@ -77,6 +78,7 @@ def reproduce(
     changes = {key: value for key, value in given.items() if value not in ("auto", 0)}
     first = TrainConfig.model_fields["seed"].default
     plans = [plan(table, scale, {**changes, "seed": first + n}) for n in range(seeds)]
+    check_session_name(session)
     if taken is None:
         with corpus_progress() as progress:
             check_rows(plans[0], home, progress)

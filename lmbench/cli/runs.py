@@ -27,8 +27,8 @@ from lmbench.cli.start_run import Detach, PlaceName, RunName, resume_run
 from lmbench.config.setting import value_text
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.jobs.distillation_teacher import PARENT
 from lmbench.jobs.places import check_place
+from lmbench.jobs.queue import refuse_needed
 from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table
 from lmbench.session import EventLog, Home, Run, Status
@@ -307,33 +307,13 @@ def delete(
         status = _status_or_none(found)
         if status in LIVE:
             raise LmbenchError(f"run {found.ref} is {status}; stop it before you delete it")
-    if waiting := [other.ref for other in Home.find().all_runs() if _waits_for(other, runs)]:
-        raise LmbenchError(
-            f"{', '.join(waiting)}: queued, and would fail without the model to start from or to "
-            "learn from: stop it first (lmbench runs stop), or delete it too"
-        )
+    refuse_needed(Home.find(), runs)
     names = ", ".join(found.ref for found in runs)
     confirm(f"Delete {names} for good?", yes=yes)
     for found in runs:
         delete_run(found)
     deleted = [{"run": str(found.path), "deleted": True} for found in runs]
     answer(deleted, f"deleted {names}", json=json)
-
-
-def _waits_for(other: Run, runs: list[Run]) -> bool:
-    """Is it queued, none of `runs`, and needs the model of one of them?"""
-    try:
-        record = other.read()
-        if other in runs or record.status != "queued":
-            return False
-        needed = [] if other.checkpoint("last") else [record.parent]
-        if teacher := record.config.get("teacher"):
-            named = record.parent if teacher == PARENT else teacher
-            needed.append(named and other.home.find_run(named, other.session.name).ref)
-    except LmbenchError:
-        # A damaged record, or a teacher that is gone already.
-        return False
-    return any(run.ref in needed for run in runs)
 
 
 @app.command

@@ -21,6 +21,7 @@ from lmbench.cli.output import (
     print_line,
 )
 from lmbench.errors import LmbenchError
+from lmbench.jobs.queue import refuse_needed
 from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table, sessions_table
 from lmbench.session import Home, Session
@@ -166,6 +167,7 @@ def delete(
         raise LmbenchError("name the session to delete (lmbench sessions list shows them)")
     doomed = home.session(_name(name, session))
     refuse_busy(doomed, "deleted")
+    refuse_needed(home, doomed.runs())
     document = _session_document(doomed)
     size = numbers.size(document["bytes"])
     runs = numbers.plural(document["runs"], "run")

@@ -11,15 +11,26 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from lmbench.config import Config
 from lmbench.errors import LmbenchError
+from lmbench.jobs.distillation_teacher import PARENT
 from lmbench.session.files import try_lock
 from lmbench.session.store import Home, Run, RunRecord
 
-__all__ = ["awaited_parent", "device_of", "gpu_count", "is_queued", "queue_device", "take_device"]
+__all__ = [
+    "awaited_parent",
+    "device_of",
+    "gpu_count",
+    "is_queued",
+    "queue_device",
+    "refuse_needed",
+    "take_device",
+]
 
 
 def is_queued(record: RunRecord) -> bool:
@@ -100,3 +111,37 @@ def awaited_parent(run: Run) -> Run | None:
         # A damaged record, which the worker tells of, as of a parent that is gone.
         return None
     return parent if waits else None
+
+
+def refuse_needed(home: Home, runs: Sequence[Run]) -> None:
+    """Refuse to delete these runs while others that wait need the model of one.
+
+    Raises:
+        LmbenchError: names those that wait, and what to do.
+    """
+    waiting = [run.ref for run in home.all_runs() if run not in runs and _needs_one_of(run, runs)]
+    if waiting:
+        raise LmbenchError(
+            f"{', '.join(waiting)}: queued, and would fail without a model that it needs: stop it "
+            "first (lmbench runs stop), or delete it too"
+        )
+
+
+def _needs_one_of(run: Run, runs: Sequence[Run]) -> bool:
+    """Does it wait, and is one of `runs` what it starts from, learns from or measures?"""
+    try:
+        record = run.read()
+    except LmbenchError:
+        return False
+    if record.status != "queued":
+        return False
+    teacher = record.config.get("teacher")
+    names = [record.parent if teacher == PARENT else teacher, *record.config.get("models", ())]
+    if not run.checkpoint("last"):
+        names.append(record.parent)
+    for name in filter(None, names):
+        # Of what is gone already, nothing is lost.
+        with suppress(LmbenchError):
+            if run.home.find_run(name, run.session.name) in runs:
+                return True
+    return False

@@ -9,7 +9,7 @@ from cli_world import answer, complaint
 from jobs_world import World
 
 from lmbench.cli import run as lmbench
-from lmbench.config import PruneConfig
+from lmbench.config import BenchmarkConfig, PruneConfig
 from lmbench.jobs import launch
 from lmbench.jobs.control_file import asked
 
@@ -172,6 +172,21 @@ def test_what_a_queued_run_needs_is_deleted_with_it_or_not_at_all(
         assert needed.path.is_dir()
     answer(capsys, "runs", "delete", "1", "2", "3", "--yes")
     assert not child.path.exists()
+
+
+def test_what_a_queued_run_of_another_session_needs_is_not_deleted(
+    world: World, capsys: Capture
+) -> None:
+    first, second = world.run(), world.run()
+    for run in (first, second):
+        run.update(status="finished")
+    models = (first.ref, second.ref)
+    config = BenchmarkConfig(models=models)
+    queued = world.home.open_session("other").new_run(config, "benchmark", parent=first)
+    for words in (["runs", "delete", "2"], ["sessions", "delete", "default"]):
+        assert f"{queued.ref}: queued" in complaint(capsys, *words, "--yes")
+    queued.update(status="stopped")
+    answer(capsys, "sessions", "delete", "default", "--yes")
 
 
 def test_nothing_is_done_where_one_of_the_runs_is_not_there(world: World, capsys: Capture) -> None:
