@@ -17,7 +17,7 @@ Modular cells of which only the weights are quantized are walked by torch's own 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -30,9 +30,6 @@ from lmbench.distiller.modules import (
     DistillerLSTM,
     DistillerLSTMCell,
     DistillerRNNCell,
-    EltwiseAdd,
-    EltwiseMult,
-    EltwiseSub,
     ModularCell,
     ModularRecurrent,
 )
@@ -93,10 +90,6 @@ def onednn_lacks_bf16() -> bool:
     return mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-_CELLS = (DistillerLSTMCell, DistillerGRUCell, DistillerRNNCell)
-_PARTS = (nn.Linear, nn.Sigmoid, nn.Tanh, nn.ReLU, EltwiseAdd, EltwiseSub, EltwiseMult)
-
-
 def _mode(cell: nn.Module) -> str:
     """As `torch_layer` takes it."""
     if isinstance(cell, DistillerRNNCell):
@@ -106,10 +99,20 @@ def _mode(cell: nn.Module) -> str:
 
 def _is_plain(cell: nn.Module) -> bool:
     """Is each part of a modular cell what it was made as, with nobody watching it?"""
-    return type(cell) in _CELLS and all(
-        type(part) in _PARTS and not (part._forward_hooks or part._forward_pre_hooks)
-        for part in cell.children()
-    )
+    if type(cell) not in (DistillerLSTMCell, DistillerGRUCell, DistillerRNNCell):
+        return False
+    parts = list(cell.children())
+    nonlinearity = (cell.nonlinearity,) if isinstance(cell, DistillerRNNCell) else ()
+    made = _parts_of(type(cell), *nonlinearity)
+    watched = any(part._forward_hooks or part._forward_pre_hooks for part in (cell, *parts))
+    return [type(part) for part in parts] == made and not watched
+
+
+@cache
+def _parts_of(cell: type[nn.Module], *nonlinearity: str) -> list[type[nn.Module]]:
+    # There are no weights there to draw, which the random numbers of a training would show.
+    with torch.device("meta"):
+        return [type(part) for part in cell(1, 1, True, *nonlinearity).children()]
 
 
 def walk(

@@ -6,9 +6,9 @@
 
 namespace {
 
-// u8 x s8 through VPMADDUBSW saturates, so weights are widened to 16 bits: exact, and free where
-// memory is the limit. Four accumulators hold 16 rows x 2 half sums. Only weights of 4 bits are small
-// enough for it, and gathered ones, whose signs are put on the activations.
+// VPMADDUBSW adds pairs of u8 x s8 and saturates: right for 4-bit weights alone, and for gathered ones,
+// whose signs go to the activations (2 * 128 * 127 < 2^15). Others are widened to 16 bits, which is free
+// where memory is the limit.
 
 AVX2 INLINE __m128i load8(const void *p) { return _mm_loadl_epi64(static_cast<const __m128i *>(p)); }
 AVX2 INLINE __m128i load16(const void *p) { return _mm_loadu_si128(static_cast<const __m128i *>(p)); }
@@ -75,7 +75,7 @@ AVX2 INLINE void fold(const Matrix *m, int g, const __m256i *acc, float vector_s
     if (m->rows - ROWS * g > 8) finish256(m, ROWS * g + 8, high, vector_scale, bias, out);
 }
 
-constexpr int FIT = 8;  // products of 4-bit weights whose sum fits into 16 bits
+constexpr int NIBBLE_QUADS = 8;  // their sums fit into 16 bits: 8 * 2 * 15 * 127 < 2^15
 
 // Adds to the sums of 16 rows x V vectors the products of `count` quads of unsigned 4-bit weights.
 template <int V>
@@ -117,8 +117,8 @@ AVX2 INLINE void int4_256(const Matrix *m, int g, const Vectors *x, int v, const
         int k = s * m->scale_quads, last = k + m->scale_quads < m->quads ? k + m->scale_quads : m->quads;
         __m256i acc[V][2];
         for (int j = 0; j < V; ++j) acc[j][0] = acc[j][1] = _mm256_set1_epi32(begin[j * scale_groups + s]);
-        for (; k < last; k += FIT)
-            nibbles256<V>(values + k * (TILE / 2), bytes + QUAD * k, x->stride, last - k < FIT ? last - k : FIT, acc);
+        for (; k < last; k += NIBBLE_QUADS)
+            nibbles256<V>(values + k * (TILE / 2), bytes + QUAD * k, x->stride, last - k < NIBBLE_QUADS ? last - k : NIBBLE_QUADS, acc);
         for (int j = 0; j < V; ++j)
             for (int h = 0; h < 2; ++h)
                 total[j][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[j][h]), _mm256_loadu_ps(scale + 8 * h),
@@ -214,15 +214,15 @@ AVX2 void sign_sums256(const Matrix *m, const int16_t *x, int8_t *sums) {
 // what a plus adds.
 AVX2 void looked_up256(const Matrix *m, int g, int there, const Vectors *x, int v, const int8_t *sign_sums,
                        const float *bias, float *out) {
-    constexpr int FIT = 64;  // sums of so many quads fit into 16 bits
+    constexpr int MOST_QUADS = 64;  // their sums fit into 16 bits: 64 * 4 * 127 < 2^15
     const __m256i low = _mm256_set1_epi8(15);
     const int32_t *quad_sums = x->quad_sums + static_cast<int64_t>(v) * x->stride / QUAD;
     __m256i acc[TOGETHER][2] = {};
     int step = m->planes * TOGETHER;
     for (int s = 0; s * m->scale_quads < m->quads; ++s) {
         int end = (s + 1) * m->scale_quads < m->quads ? (s + 1) * m->scale_quads : m->quads;
-        for (int begin = s * m->scale_quads; begin < end; begin += FIT) {
-            int last = begin + FIT < end ? begin + FIT : end;
+        for (int begin = s * m->scale_quads; begin < end; begin += MOST_QUADS) {
+            int last = begin + MOST_QUADS < end ? begin + MOST_QUADS : end;
             int32_t all = 0;
             for (int k = begin; k < last; ++k) all += quad_sums[k];
             for (int j = 0; j < there; ++j)

@@ -99,14 +99,14 @@ Matrix part_of(const Matrix *m, int first, int last) {
     case BLOCK_16X4:
     case BLOCK_8X8: part.starts += first; break;
     case INT4: {
-        int scale_groups = (m->quads + m->scale_quads - 1) / m->scale_quads;
+        int scale_groups = scale_groups_of(m);
         part.values += static_cast<int64_t>(first) * m->quads * (TILE / 2);
         part.scale += static_cast<int64_t>(first) * scale_groups * ROWS;
         return part;
     }
     }
     part.scale += begin;
-    part.offsets += begin;
+    if (part.offsets) part.offsets += begin;
     return part;
 }
 
@@ -207,7 +207,7 @@ void lmb_row(const Matrix *m, int64_t row, float *out) {
     int per = rows_of(m), r = static_cast<int>(row % per);
     int64_t g = row / per;
     if (m->kind == INT4) {
-        int scale_groups = (m->quads + m->scale_quads - 1) / m->scale_quads;
+        int scale_groups = scale_groups_of(m);
         const uint8_t *values = reinterpret_cast<const uint8_t *>(m->values) + g * m->quads * (TILE / 2);
         for (int j = 0; j < m->cols; ++j) {
             int k = j / QUAD;

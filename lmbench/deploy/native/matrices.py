@@ -159,27 +159,40 @@ def bitmask_matrix(levels: Array, scale: Array) -> Matrix:
 
 
 def gathered_matrix(levels: Array, scale: Array) -> Matrix:
-    """The same, the values of each row in fours, each with its place among 32 activations.
-
-    Tile by tile a group of rows goes on from the first column that is left, each row with its next
-    values that the tile's window reaches.
-    """
+    """The same, the values of each row in fours, each with its place among 32 activations."""
     rows, columns = levels.shape
-    height = _GATHERED_ROWS
-    groups = -(-rows // height)
-    padded = np.zeros((groups * height, columns + 1), np.int8)
+    groups = -(-rows // _GATHERED_ROWS)
+    padded = np.zeros((groups * _GATHERED_ROWS, columns + 1), np.int8)
     padded[:rows, :columns] = levels
-    counts = np.count_nonzero(padded, axis=1)
-    at_row, at_column = np.nonzero(padded)
+    # So many rows stay in the cache while they are gone over.
+    pieces = [_gathered(padded[first : first + 2048]) for first in range(0, len(padded), 2048)]
+    counts, places, values = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    scales = _row_arrays(levels, scale, _GATHERED_ROWS)["scale"]
+    arrays = {"values": values, "starts": _starts(counts), "places": places, "scale": scales}
+    quads = -(-columns // QUAD)
+    return Matrix(_GATHERED, _shape(levels), arrays, groups=groups, quads=quads)
+
+
+def _gathered(levels: Array) -> tuple[Array, Array, Array]:
+    """How many tiles each group of rows [R, C + 1] has, where their windows begin, and the tiles.
+
+    Tile by tile a group goes on from the first column that is left, each row with its next values
+    that the tile's window reaches. The last column is of zeros.
+    """
+    height, columns = _GATHERED_ROWS, levels.shape[1] - 1
+    groups = len(levels) // height
+    counts = np.count_nonzero(levels, axis=1)
+    at_row, at_column = np.nonzero(levels)
     nth = np.arange(len(at_row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    # The columns of each row's values in order, and behind them the one that was added.
-    order = np.full((groups * height, int(counts.max(initial=0)) + QUAD), columns, np.int32)
+    # The columns of each row's values in order, and behind them the last one.
+    order = np.full((len(levels), int(counts.max(initial=0)) + QUAD), columns, np.int32)
     order[at_row, nth] = at_column
     # Windows end where the vectors do, which are as wide as whole tiles.
     most = -(-columns // TILE) * TILE - _WINDOW
     done = np.zeros((groups, height, 1), np.int64)
     left = np.arange(groups)
-    tiles: list[tuple[Array, Array, Array]] = []
+    none = np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros((0, 2, height, QUAD), np.int8)
+    tiles: list[tuple[Array, Array, Array]] = [none]
     while True:
         of_rows = (left[:, None] * height + np.arange(height))[:, :, None]
         next_four = order[of_rows, done[left] + np.arange(QUAD)]
@@ -192,21 +205,12 @@ def gathered_matrix(levels: Array, scale: Array) -> Matrix:
         place = next_four - first[:, None, None]
         reached = (place < _WINDOW) & (next_four < columns)
         codes = np.where(reached, (place & 15) | np.where(place >= _WINDOW // 2, 128, 0), 0)
-        tile = [padded[of_rows, next_four] * reached, codes.astype(np.uint8).view(np.int8)]
+        tile = [levels[of_rows, next_four] * reached, codes.astype(np.uint8).view(np.int8)]
         tiles.append((left, first, np.stack(tile, 1)))
         done[left] += reached.sum(axis=2, keepdims=True)
-    ends = np.zeros(groups, np.int64)
-    for of, _, _ in tiles:
-        ends[of] += 1
-    starts = _starts(ends)
-    places = np.zeros(starts[-1], np.int32)
-    values = np.zeros((starts[-1], 2, height, QUAD), np.int8)
-    for number, (of, first, tile) in enumerate(tiles):
-        places[starts[of] + number], values[starts[of] + number] = first, tile
-    scales = _row_arrays(levels, scale, height)["scale"]
-    arrays = {"values": values, "starts": starts, "places": places, "scale": scales}
-    quads = -(-columns // QUAD)
-    return Matrix(_GATHERED, _shape(levels), arrays, groups=groups, quads=quads)
+    of, places, values = (np.concatenate(parts) for parts in zip(*tiles, strict=True))
+    by_group = np.argsort(of, kind="stable")
+    return np.bincount(of, minlength=groups), places[by_group].astype(np.int32), values[by_group]
 
 
 def block_matrix(levels: Array, scale: Array, block: tuple[int, int]) -> Matrix:

@@ -94,7 +94,7 @@ void group_scalar(const Matrix *m, int g, const Vectors *x, int v, const float *
         break;
     case INT4: {
         float total[ROWS] = {0};
-        int scale_groups = (m->quads + m->scale_quads - 1) / m->scale_quads;
+        int scale_groups = scale_groups_of(m);
         const int8_t *values = m->values + static_cast<int64_t>(g) * m->quads * (TILE / 2);
         for (int s = 0; s < scale_groups; ++s) {
             std::memset(sums, 0, sizeof sums);

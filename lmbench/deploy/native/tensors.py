@@ -133,13 +133,16 @@ def _dense_int8(source: TensorSource, name: str, _isa: Isa) -> Matrix:
 
 
 def _sparse_int8(source: TensorSource, name: str, isa: Isa) -> Matrix:
-    """Where the matrix is sparse enough for it to be faster, a bitmask, or gathered values on what
-    has no AVX512 to put those of a bitmask in their places; else dense."""
+    """Where the matrix is sparse enough for it to be faster, a bitmask on AVX512, which puts its
+    values in their places, or gathered values on AVX2; else dense."""
     levels, scale, _ = source.int8(name)
-    if isa in ("scalar", "avx2"):
-        return _smallest([gathered_matrix(levels, scale), dense_matrix(levels, scale)])
     zeros = 1 - np.count_nonzero(levels) / levels.size
-    return (bitmask_matrix if zeros >= _SPARSE_FROM else dense_matrix)(levels, scale)
+    if isa in ("avx512", "amx") and zeros >= _SPARSE_FROM:
+        return bitmask_matrix(levels, scale)
+    # A gathered value takes two bytes or more.
+    if isa == "avx2" and zeros > 0.5:
+        return _smallest([gathered_matrix(levels, scale), dense_matrix(levels, scale)])
+    return dense_matrix(levels, scale)
 
 
 def _block_int8(source: TensorSource, name: str, _isa: Isa) -> Matrix:
