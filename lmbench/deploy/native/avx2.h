@@ -117,8 +117,10 @@ AVX2 INLINE void int4_256(const Matrix *m, int g, const Vectors *x, int v, const
         int k = s * m->scale_quads, last = k + m->scale_quads < m->quads ? k + m->scale_quads : m->quads;
         __m256i acc[V][2];
         for (int j = 0; j < V; ++j) acc[j][0] = acc[j][1] = _mm256_set1_epi32(begin[j * scale_groups + s]);
-        for (; k < last; k += NIBBLE_QUADS)
-            nibbles256<V>(values + k * (TILE / 2), bytes + QUAD * k, x->stride, last - k < NIBBLE_QUADS ? last - k : NIBBLE_QUADS, acc);
+        for (; k < last; k += NIBBLE_QUADS) {
+            int count = last - k < NIBBLE_QUADS ? last - k : NIBBLE_QUADS;
+            nibbles256<V>(values + k * (TILE / 2), bytes + QUAD * k, x->stride, count, acc);
+        }
         for (int j = 0; j < V; ++j)
             for (int h = 0; h < 2; ++h)
                 total[j][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[j][h]), _mm256_loadu_ps(scale + 8 * h),
@@ -362,14 +364,13 @@ AVX2 void product_avx2(const Matrix *m, const Vectors *x, const float *bias, flo
             int64_t begin = m->starts[g], count = m->starts[g + 1] - begin;
             auto group = m->kind == BLOCK_8X8 ? group256<BLOCK_8X8> : group256<BLOCK_16X4>;
             group(m, g, m->values + begin * TILE, count, m->places + begin, x, bias, out, ldo);
-            continue;
-        }
-        const int8_t *tiles = m->values + static_cast<int64_t>(g) * m->quads * TILE;
-        if (m->kind == CODES) {
+        } else if (m->kind == CODES) {
             code_tiles256(m, g, scratch);
-            tiles = scratch;
+            group256<DENSE>(m, g, scratch, m->quads, nullptr, x, bias, out, ldo);
+        } else {
+            const int8_t *tiles = m->values + static_cast<int64_t>(g) * m->quads * TILE;
+            group256<DENSE>(m, g, tiles, m->quads, nullptr, x, bias, out, ldo);
         }
-        group256<DENSE>(m, g, tiles, m->quads, nullptr, x, bias, out, ldo);
     }
 }
 
