@@ -1,4 +1,4 @@
-"""What a change costs to paint: no more than the widgets that it touches.
+"""What a change costs to paint: no more than the widgets that it touches; and who is told of it.
 
 For whatever changed Textual renders every widget that overlaps the smallest rectangle around all
 changes, each with all its lines, and cuts those that others hide as well. A key that moves the
@@ -11,17 +11,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import cast
 
-from textual._compositor import ChopsUpdate, Compositor
-from textual.geometry import Region
+from textual._compositor import ChopsUpdate, Compositor, ReflowResult
+from textual.geometry import Region, Size
 from textual.strip import Strip
+from textual.widget import Widget
 
 __all__ = ["FrugalCompositor"]
 
 
 class FrugalCompositor(Compositor):
-    """Textual's, but for how it finds what to paint; what is painted is the same."""
+    """Textual's, but for how it finds what to paint and whom to tell; what is painted is the
+    same."""
 
     _changed: tuple[Region, ...] = ()
+
+    def reflow(self, parent: Widget, size: Size) -> ReflowResult:
+        """Textual's, with all widgets whose size is not the one that they were told last.
+
+        Textual compares two layouts. The older one is made anew when a widget's place is asked for
+        after a scroll, or after a hidden widget changed: with the new sizes already, where that
+        comes between a change of style and the layout.
+        """
+        found = super().reflow(parent, size)
+        untold = {
+            widget for widget, place in self._full_map.items() if widget._size != place.region.size
+        }
+        return found._replace(resized=found.resized | untold)
 
     def render_partial_update(self) -> ChopsUpdate | None:
         # `_render_chops` is only told the rectangle around them.

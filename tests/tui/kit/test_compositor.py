@@ -15,6 +15,7 @@ from textual.pilot import Pilot
 from textual.strip import Strip
 from textual.widget import Widget
 
+from lmbench.tui.generate.panel import GeneratePanel
 from lmbench.tui.kit.compositor import FrugalCompositor
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -63,6 +64,20 @@ async def test_what_is_painted_is_what_textual_paints(full, size, keys):
             ours, theirs = both(compositor, some_regions(chance, *size))
             assert ours == theirs
             assert None not in ours.values()
+
+
+async def test_whose_place_was_asked_for_before_the_layout_is_told_its_new_size(full, monkeypatch):
+    async with opened(full, size=(120, 30)) as pilot:
+        screen, told = pilot.app.screen, []
+        panel = screen.query_one(GeneratePanel)
+        monkeypatch.setattr(GeneratePanel, "on_resize", lambda _, event: told.append(event.size))
+        # A scroll; then one asks for a place while the screen is yet to be told of the new style.
+        screen._compositor.reflow_visible(screen, screen.size)
+        panel.styles.width = 20
+        panel._check_refresh()
+        assert screen._compositor.full_map[panel].region.width == 20
+        await at_rest(pilot)
+        assert [size.width for size in told] == [20]
 
 
 @pytest.fixture
