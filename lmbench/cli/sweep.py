@@ -20,6 +20,7 @@ from lmbench.cli.start_run import PlaceName
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place
+from lmbench.jobs.queue import refuse_needed
 from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.checking import Forecast, forecast, stage_rungs
 from lmbench.jobs.sweeps.kept_file import kept_files
@@ -263,7 +264,9 @@ def delete(
         raise LmbenchError("name the sweep to delete (lmbench sessions list shows them)")
     found = _found(name, session)
     control.refuse_busy(found)
-    runs = len(control.made_runs(found))
+    made = list(control.made_runs(found).values())
+    refuse_needed(found.home, made)
+    runs = len(made)
     what = numbers.plural(runs, "run")
     if control.ends_session(found):
         kept = [str(path.relative_to(found.path)) for path in kept_files(found)]

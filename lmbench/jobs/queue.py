@@ -30,6 +30,7 @@ __all__ = [
     "queue_device",
     "refuse_needed",
     "take_device",
+    "waiting_for",
 ]
 
 
@@ -119,12 +120,18 @@ def refuse_needed(home: Home, runs: Sequence[Run]) -> None:
     Raises:
         LmbenchError: names those that wait, and what to do.
     """
-    waiting = [run.ref for run in home.all_runs() if run not in runs and _needs_one_of(run, runs)]
+    waiting = waiting_for(home, runs)
     if waiting:
+        refs = ", ".join(run.ref for run in waiting)
         raise LmbenchError(
-            f"{', '.join(waiting)}: queued, and would fail without a model that it needs: stop it "
-            "first (lmbench runs stop), or delete it too"
+            f"{refs}: queued, and would fail without a model that it needs: stop it first "
+            "(lmbench runs stop), or delete it too"
         )
+
+
+def waiting_for(home: Home, runs: Sequence[Run]) -> list[Run]:
+    """The queued runs of all sessions, but for `runs` themselves, that need a model of theirs."""
+    return [run for run in home.all_runs() if run not in runs and _needs_one_of(run, runs)]
 
 
 def _needs_one_of(run: Run, runs: Sequence[Run]) -> bool:

@@ -82,6 +82,11 @@ def test_a_sweep_is_found_by_its_name_or_by_being_the_only_one(
     assert "6 runs of it wait" in capsys.readouterr().err
     assert lmbench(["sweep", "delete", "study"]) == 2
     assert "add --yes" in capsys.readouterr().err
+    needs = sweep_home.session("b").run(1)
+    needs.update(config={"teacher": "study/1"})
+    assert lmbench(["sweep", "delete", "study", "--yes"]) == 2
+    assert f"{needs.ref}: queued" in capsys.readouterr().err
+    needs.update(config={})
     assert answer(capsys, "sweep", "delete", "study", "--yes")["deleted"]
     assert [session.name for session in sweep_home.sessions()] == ["b"]
 

@@ -274,7 +274,10 @@ async def test_the_question_names_the_runs_that_start_from_the_one_to_delete(ful
     (resumed.path / "last").mkdir()
     async with opened(full, "d", run="001-train") as pilot:
         assert "2, 3 and 6, which were made from it, stay." in words(pilot)
-        assert "5, which starts from it, will fail." in words(pilot)
+        assert "5 in the queue needs it and will fail." in words(pilot)
+    full.new("train", "student", status="queued").update(config={"teacher": "1"})
+    async with opened(full, "d", run="001-train") as pilot:
+        assert "5 and 7 in the queue need it and will fail." in words(pilot)
     async with opened(full, "G", "d") as pilot:
         assert "made from" not in words(pilot)
 

@@ -8,9 +8,11 @@ from typing import Any
 from rich.text import Text
 
 from lmbench.errors import LmbenchError
+from lmbench.jobs.queue import waiting_for
 from lmbench.printable import printable
 from lmbench.report.run_command import run_command
 from lmbench.session.manage import rename_run, run_name_problem
+from lmbench.session.store import Run
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.float_model_run import is_training
 from lmbench.tui.bench.snapshots import RunView
@@ -161,9 +163,13 @@ async def _rename(bench: Bench, view: RunView, name: str) -> None:
     await bench.refresh_snapshot()
 
 
-def delete(bench: Bench, views: list[RunView], then: str = "") -> None:
+async def delete(bench: Bench, views: list[RunView], then: str = "") -> None:
     """Ask, then take these runs away until the workbench is left, and select the run `then` (a
     key)."""
+    runs = [view.run for view in views]
+    needing = await bench.run_in_thread(
+        waiting_for, bench.home, runs, doing="while looking at runs"
+    )
 
     def done(answer: str | None) -> None:
         if answer == "delete":
@@ -171,25 +177,26 @@ def delete(bench: Bench, views: list[RunView], then: str = "") -> None:
 
     names = ", ".join(view.title for view in views)
     what = f"run {names}" if len(views) == 1 else f"runs {names}"
-    question = f"Delete {what}, with checkpoints and history?{_made_from(bench, views)}"
+    question = f"Delete {what}, with checkpoints and history?"
+    question += _what_becomes_of_others(bench, views, needing or [])
     answers = (Answer("delete", "y", "delete", danger=True), Answer("", "escape", "keep"))
     bench.push_screen(QuestionDialog("Delete", question, answers), done)
 
 
-def _made_from(bench: Bench, views: list[RunView]) -> str:
-    """What becomes of other runs that start from these, as the end of a question; "" for none."""
+def _what_becomes_of_others(bench: Bench, views: list[RunView], needing: list[Run]) -> str:
+    """Which runs were made from these, and which `needing` them wait, as the end of a question."""
     keys = {view.key for view in views}
     others = [v for v in bench.snapshot.runs if v.parent in keys and v.key not in keys]
-    # What was resumed goes on from its own checkpoint, without its parent.
-    starting = [v for v in others if v.status == "queued" and v.run.checkpoint("last") is None]
     it = "it" if len(views) == 1 else "them"
     text = ""
-    if made := [str(v.id) for v in others if v not in starting]:
+    if made := [str(view.id) for view in others if view.run not in needing]:
         were, stay = ("was", "stays") if len(made) == 1 else ("were", "stay")
         text += f"\n{_named(made)}, which {were} made from {it}, {stay}."
-    if queued := [str(v.id) for v in starting]:
-        starts = "starts" if len(queued) == 1 else "start"
-        text += f"\n{_named(queued)}, which {starts} from {it}, will fail."
+    if needing:
+        here = views[0].run.session
+        waiting = [str(run.id) if run.session == here else run.ref for run in needing]
+        needs = "needs" if len(waiting) == 1 else "need"
+        text += f"\n{_named(waiting)} in the queue {needs} {it} and will fail."
     return text
 
 

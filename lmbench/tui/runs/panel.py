@@ -266,7 +266,7 @@ brings a deleted run back until the workbench is left.
         if view := self.bench.selected_run:
             actions.rename(self.bench, view)
 
-    def action_delete(self) -> None:
+    async def action_delete(self) -> None:
         if view := self.bench.selected_run:
             chosen = [self.bench.snapshot.run(key) for key in self.bench.marked]
             among = view.key in self.bench.marked
@@ -274,7 +274,7 @@ brings a deleted run back until the workbench is left.
             views = [v for v in views if actions.is_possible("delete", v)]
             shown = [view.key for view in self.query_one(RunTree).shown]
             then = neighbour(shown, view.key, {view.key for view in views})
-            actions.delete(self.bench, views, then)
+            await actions.delete(self.bench, views, then)
 
     async def action_undo_delete(self) -> None:
         await actions.undo_delete(self.bench)

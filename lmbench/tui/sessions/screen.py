@@ -20,11 +20,12 @@ from textual.events import Resize
 from textual.widgets import DataTable, Static
 
 from lmbench.errors import LmbenchError
+from lmbench.jobs.queue import waiting_for
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.session.archive import SUFFIX, SessionExistsError, pack, unpack
 from lmbench.session.manage import copy_session, rename_session, set_aside_session
-from lmbench.session.store import Home, Session, check_session_name
+from lmbench.session.store import Home, Run, Session, check_session_name
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
@@ -268,7 +269,7 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
 
         self._ask_name("Rename", f"A new name for {old}:", old, rename)
 
-    def action_delete(self) -> None:
+    async def action_delete(self) -> None:
         row = self.row
         assert row is not None
         name = row.session.name
@@ -293,9 +294,16 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         after = rest[0] if rest else ""
         size = numbers.size(row.bytes)
         question = f"Delete {name}: {numbers.plural(row.runs, 'run')}, {size}?"
+        waiting = await self.bench.run_in_thread(self._waiting_for, row.session) or []
+        if waiting:
+            needs = "needs" if len(waiting) == 1 else "need"
+            question += f"\n{', '.join(run.ref for run in waiting)} in the queue {needs} it."
         # Not by the key that asked: a key held too long deletes nothing.
         answers = (Answer("delete", "y", "delete", danger=True), Answer("", "escape", "keep"))
         self.app.push_screen(QuestionDialog("Delete", question, answers), answered)
+
+    def _waiting_for(self, session: Session) -> list[Run]:
+        return waiting_for(self.bench.home, session.runs())
 
     async def action_undo(self) -> None:
         here = self.row.session.name if self.row else ""

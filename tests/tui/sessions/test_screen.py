@@ -12,6 +12,7 @@ from driving import press_in_turn as press
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
+from lmbench.config import TrainConfig
 from lmbench.session.archive import pack
 from lmbench.tui.kit.dialog import QuestionDialog, TextDialog
 from lmbench.tui.main_screen import MainScreen
@@ -133,6 +134,15 @@ async def test_a_packed_session_whose_name_is_taken_gets_another_that_is_propose
         await press(pilot, "enter")
         assert names(world) == ["demo", "demo-2"]
         assert world.home.session("demo-2").read().name == "demo-2"
+
+
+async def test_the_question_names_the_runs_that_wait_for_one_of_the_session(world):
+    teacher = world.home.open_session("zebra").new_run(TrainConfig(), "train")
+    student = world.new("train", "student", status="queued", config={"teacher": teacher.ref})
+    async with opened(world) as pilot:
+        await go_to(pilot, screen_of(pilot, SessionsScreen), "zebra")
+        await press(pilot, "d")
+        assert f"{student.ref} in the queue needs it." in words(pilot)
 
 
 async def test_the_open_session_cannot_be_deleted(world):
