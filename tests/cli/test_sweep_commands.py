@@ -62,7 +62,7 @@ def test_a_sweep_is_found_by_its_name_or_by_being_the_only_one(
 ) -> None:
     assert lmbench(["sweep", "status"]) == 2
     assert "there is no sweep" in capsys.readouterr().err
-    monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: None)
+    monkeypatch.setattr("lmbench.jobs.launch.start_all", lambda runs: None)
     file = str(write_sweep(tmp_path))
     assert lmbench(["sweep", "start", file, "--detach"]) == 0
     assert "study: 6 runs" in capsys.readouterr().out
@@ -94,7 +94,7 @@ def test_a_sweep_is_found_by_its_name_or_by_being_the_only_one(
 def test_seeds_of_a_derived_run_are_those_of_the_runs_it_starts_from(
     sweep_home: Home, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: None)
+    monkeypatch.setattr("lmbench.jobs.launch.start_all", lambda runs: None)
     write_sweep(tmp_path)
     small = [word for pair in SMALL.split(", ") for word in _flag(*pair.split(": "))]
     made = answer(capsys, "train", *small, "--seed", "5", "--seeds", "3", "--detach")
