@@ -93,7 +93,9 @@ def test_a_queue_outlives_whoever_started_it(world: World) -> None:
 def test_a_detached_run_goes_on_after_its_terminal_is_closed(world: World) -> None:
     run = world.run()
     code = (
-        "import signal, sys; from pathlib import Path; from lmbench.jobs import launch; "
+        # As a terminal has it, even where these tests are not to be hung up on.
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+        "from pathlib import Path; from lmbench.jobs import launch; "
         "from lmbench.session import Run; launch.start(Run(Path(sys.argv[1]))); signal.pause()"
     )
     pid, terminal = pty.fork()

@@ -54,8 +54,11 @@ def save(job: Job, number: int) -> None:
 
 
 def deaf(job: Job, total: int) -> None:
-    """Never asks what the user wants."""
+    """Never does what the user wants; says when it has heard of it."""
     job.emit(Progress(what="deaf", done=0.0, total=0.0))
+    while not job.stop_requested:
+        time.sleep(TICK_S)
+    job.emit(Progress(what="heard", done=0.0, total=0.0))
     while True:
         time.sleep(TICK_S)
 
