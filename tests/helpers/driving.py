@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 import textual.app
 import textual.pilot
+from textual.cache import LRUCache
+from textual.css.model import RuleSet
+from textual.css.stylesheet import Stylesheet
 from textual.events import Key
 from textual.message_pump import MessagePump
 from textual.pilot import Pilot, WaitForScreenTimeout
@@ -63,6 +66,22 @@ for _owner, _name, _ours in (
     (Pilot, "_wait_for_screen", _wait_for_messages),
 ):
     setattr(_owner, _name, _ours)
+
+
+_parsed: dict[frozenset[tuple[str, str]], LRUCache[tuple[Any, ...], list[RuleSet]]] = {}
+_set_variables = Stylesheet.set_variables
+
+
+def _set_variables_once(sheet: Stylesheet, variables: dict[str, str]) -> None:
+    """Each test has a workbench of its own, with the style sheets of all others: what they say with
+    the same variables is read once."""
+    # Textual empties the one that it finds.
+    sheet._parse_cache = LRUCache(1)
+    _set_variables(sheet, variables)
+    sheet._parse_cache = _parsed.setdefault(frozenset(variables.items()), LRUCache(1000))
+
+
+setattr(Stylesheet, "set_variables", _set_variables_once)  # noqa: B010
 
 
 def bench_of(pilot: Pilot[None]) -> Workbench:

@@ -20,12 +20,15 @@ from lmbench.tui.laboratory.screen import LabScreen
 
 
 @pytest.fixture(autouse=True)
-def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test trains to find out how fast this machine is, unless it says so."""
+def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test trains to find out how fast this machine is, or counts the words of a corpus in a
+    process, unless it says so."""
 
     async def none() -> None: ...
 
     monkeypatch.setattr("lmbench.tui.new_run.training_speed.try_out", none)
+    for module in ("new_run.chains_screen", "new_run.about_panel"):
+        monkeypatch.setattr(f"lmbench.tui.{module}.size_of", size_of)
 
 
 @pytest.fixture
@@ -52,8 +55,6 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """No process is started; the runs that would be are kept."""
     runs: list[Run] = []
     monkeypatch.setattr(LabScreen, "client_class", Laboratory)
-    for module in ("new_run.chains_screen", "new_run.about_panel"):
-        monkeypatch.setattr(f"lmbench.tui.{module}.size_of", size_of)
     monkeypatch.setattr(launch, "start", lambda run, **_: runs.append(run))
     monkeypatch.setattr(launch, "start_all", runs.extend)
     return runs

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laboratory_double import size_of
 from pictures import Snap, at_each_size, looks, pressing
 
 
 @pytest.fixture(autouse=True)
 def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A corpus of a known size, and paths that are the same on every machine."""
-    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size_of)
+    """A corpus of one name, and paths that are the same on every machine."""
     monkeypatch.setattr("lmbench.tui.new_run.screen.default_name", lambda home: "wikitext-2")
     monkeypatch.chdir(tmp_path)
 
