@@ -28,6 +28,7 @@ __all__ = [
     "show_reason",
     "stop",
     "undo_delete",
+    "what_becomes_of_queued",
     "why_not",
 ]
 
@@ -192,12 +193,15 @@ def _what_becomes_of_others(bench: Bench, views: list[RunView], needing: list[Ru
     if made := [str(view.id) for view in others if view.run not in needing]:
         were, stay = ("was", "stays") if len(made) == 1 else ("were", "stay")
         text += f"\n{_named(made)}, which {were} made from {it}, {stay}."
-    if needing:
-        here = views[0].run.session
-        waiting = [str(run.id) if run.session == here else run.ref for run in needing]
-        needs = "needs" if len(waiting) == 1 else "need"
-        text += f"\n{_named(waiting)} in the queue {needs} {it} and will fail."
-    return text
+    here = views[0].run.session
+    waiting = [str(run.id) if run.session == here else run.ref for run in needing]
+    return text + what_becomes_of_queued(waiting, it)
+
+
+def what_becomes_of_queued(waiting: list[str], it: str) -> str:
+    """What becomes of queued runs that need `it`, as the end of a question; "" for none."""
+    needs = "needs" if len(waiting) == 1 else "need"
+    return f"\n{_named(waiting)} in the queue {needs} {it} and will fail." if waiting else ""
 
 
 def _named(ids: list[str]) -> str:

@@ -29,6 +29,7 @@ from lmbench.session.store import Home, Run, Session, check_session_name
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
+from lmbench.tui.runs.actions import what_becomes_of_queued
 from lmbench.tui.sessions.listing import SessionRow, day_of, read_sessions
 
 __all__ = ["SessionsScreen"]
@@ -294,10 +295,10 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         after = rest[0] if rest else ""
         size = numbers.size(row.bytes)
         question = f"Delete {name}: {numbers.plural(row.runs, 'run')}, {size}?"
-        waiting = await self.bench.run_in_thread(self._waiting_for, row.session) or []
-        if waiting:
-            needs = "needs" if len(waiting) == 1 else "need"
-            question += f"\n{', '.join(run.ref for run in waiting)} in the queue {needs} it."
+        waiting = await self.bench.run_in_thread(
+            self._waiting_for, row.session, doing="while looking at runs"
+        )
+        question += what_becomes_of_queued([run.ref for run in waiting or ()], "it")
         # Not by the key that asked: a key held too long deletes nothing.
         answers = (Answer("delete", "y", "delete", danger=True), Answer("", "escape", "keep"))
         self.app.push_screen(QuestionDialog("Delete", question, answers), answered)

@@ -142,7 +142,7 @@ async def test_the_question_names_the_runs_that_wait_for_one_of_the_session(worl
     async with opened(world) as pilot:
         await go_to(pilot, screen_of(pilot, SessionsScreen), "zebra")
         await press(pilot, "d")
-        assert f"{student.ref} in the queue needs it." in words(pilot)
+        assert f"{student.ref} in the queue needs it and will fail." in words(pilot)
 
 
 async def test_the_open_session_cannot_be_deleted(world):
