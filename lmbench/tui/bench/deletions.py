@@ -1,4 +1,5 @@
-"""What was deleted while the workbench is open, and can be put back until it is left."""
+"""What was deleted while the workbench is open, and can be put back until it is left; and what is
+said of other runs before that."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ from pathlib import Path
 
 from lmbench.session.manage import Deletion
 
-__all__ = ["Deletions"]
+__all__ = ["Deletions", "named", "what_becomes_of_queued"]
+
+# So many runs are told by their names.
+_MOST_NAMED = 6
 
 
 class Deletions:
@@ -46,3 +50,15 @@ class Deletions:
         """Remove all of it for good."""
         while self._open:
             self._open.pop()[1].finish()
+
+
+def what_becomes_of_queued(waiting: list[str], it: str) -> str:
+    """What becomes of queued runs that need `it`, as the end of a question; "" for none."""
+    needs = "needs" if len(waiting) == 1 else "need"
+    return f"\n{named(waiting)} in the queue {needs} {it} and will fail." if waiting else ""
+
+
+def named(names: list[str]) -> str:
+    """The names as a list in words, of more than `_MOST_NAMED` the first ones."""
+    shown = names if len(names) <= _MOST_NAMED else [*names[: _MOST_NAMED - 1], "others"]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

@@ -14,6 +14,7 @@ from lmbench.report.run_command import run_command
 from lmbench.session.manage import rename_run, run_name_problem
 from lmbench.session.store import Run
 from lmbench.tui.bench.bench import Bench
+from lmbench.tui.bench.deletions import named, what_becomes_of_queued
 from lmbench.tui.bench.float_model_run import is_training
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
@@ -28,7 +29,6 @@ __all__ = [
     "show_reason",
     "stop",
     "undo_delete",
-    "what_becomes_of_queued",
     "why_not",
 ]
 
@@ -40,8 +40,6 @@ _STOPPING = {
     "prune": "; it finishes its batch and is scored",
     "sensitivity": "; what it has measured stays",
 }
-# So many runs that were made from another one are told by their numbers.
-_MOST_NAMED = 6
 
 
 def is_possible(action: str, view: RunView | None) -> bool:
@@ -192,21 +190,10 @@ def _what_becomes_of_others(bench: Bench, views: list[RunView], needing: list[Ru
     text = ""
     if made := [str(view.id) for view in others if view.run not in needing]:
         were, stay = ("was", "stays") if len(made) == 1 else ("were", "stay")
-        text += f"\n{_named(made)}, which {were} made from {it}, {stay}."
+        text += f"\n{named(made)}, which {were} made from {it}, {stay}."
     here = views[0].run.session
     waiting = [str(run.id) if run.session == here else run.ref for run in needing]
     return text + what_becomes_of_queued(waiting, it)
-
-
-def what_becomes_of_queued(waiting: list[str], it: str) -> str:
-    """What becomes of queued runs that need `it`, as the end of a question; "" for none."""
-    needs = "needs" if len(waiting) == 1 else "need"
-    return f"\n{_named(waiting)} in the queue {needs} {it} and will fail." if waiting else ""
-
-
-def _named(ids: list[str]) -> str:
-    named = ids if len(ids) <= _MOST_NAMED else [*ids[: _MOST_NAMED - 1], "others"]
-    return " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
 
 
 async def _delete(bench: Bench, views: list[RunView], then: str) -> None:

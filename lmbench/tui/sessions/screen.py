@@ -26,10 +26,10 @@ from lmbench.report import numbers
 from lmbench.session.archive import SUFFIX, SessionExistsError, pack, unpack
 from lmbench.session.manage import copy_session, rename_session, set_aside_session
 from lmbench.session.store import Home, Run, Session, check_session_name
+from lmbench.tui.bench.deletions import what_becomes_of_queued
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
-from lmbench.tui.runs.actions import what_becomes_of_queued
 from lmbench.tui.sessions.listing import SessionRow, day_of, read_sessions
 
 __all__ = ["SessionsScreen"]
