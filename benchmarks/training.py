@@ -91,14 +91,16 @@ def plain_step(model: RNNModel, source: Tensor) -> Step:
     return step
 
 
-def our_step(model: RNNModel, source: Tensor, precision: Precision, way: str) -> Step:
+def our_step(model: RNNModel, source: Tensor, precision: Precision, way: str, samples: int) -> Step:
     """What `lmbench train` does with a batch, by its own trainer, which writes nothing here.
 
     Args:
         way: a recipe, or a preset schedule under which `plain` trains; with "+teacher" another
-            model of its shape teaches it.
+            model of its shape teaches it, with "+sampled" some words alone have gradients.
+        samples: how many a position.
     """
-    way, _, taught = way.partition("+")
+    way, *also = way.split("+")
+    samples *= "sampled" in also
     recipe = way if way in recipe_names() else "plain"
     # All sides do the same windows.
     asked = {"batch_size": BATCH, "bptt": BPTT, "bptt_spread": 0.0, "dropout": DROPOUT}
@@ -108,12 +110,13 @@ def our_step(model: RNNModel, source: Tensor, precision: Precision, way: str) ->
     if way != recipe:
         scheduler = file_config(model, optimizer, str(preset_path(way)))
     regularisation = Regularisation.of(config)
-    objective: Objective = CrossEntropy(DecoderLoss(precision, into_grad=True), regularisation)
-    if taught:
+    loss = DecoderLoss(precision, into_grad=True, samples=samples)
+    objective: Objective = CrossEntropy(loss, regularisation)
+    if "teacher" in also:
         teacher = RNNModel(
             model.rnn_type, model.ntoken, config.emsize, config.nhid, 2, DROPOUT, config.tied
         ).to(source.device)
-        objective = Distillation(teacher, 1.0, 0.5, regularisation, precision)
+        objective = Distillation(teacher, 1.0, 0.5, regularisation, loss)
     trainer = Trainer(
         model,
         Splits(source, source, source),
@@ -161,7 +164,7 @@ def serve(side: str, args: argparse.Namespace) -> None:
     ).to(device)
     model.train()
     step = (
-        our_step(model, source, precision, way or "plain")
+        our_step(model, source, precision, way or "plain", args.gradient_samples)
         if precision
         else plain_step(model, source)
     )
@@ -255,10 +258,12 @@ class Side:
 def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     """All sides in turns; gives the document that is printed."""
     taught = [f"{way}+teacher" for way in ("plain", *args.schedule)] if args.teacher else []
+    sampled = [f"{way}+sampled" for way in ("plain", *taught)] if args.gradient_samples else []
     # Without its products a step in bf16 takes seconds, which would keep the others waiting.
     lacking = args.device == "cpu" and onednn_lacks_bf16()
     names = ["fp32"] if lacking else list(_PRECISIONS)
-    ways = [f"{name}+{way}" for way in (*_RECIPES, *args.schedule, *taught) for name in names]
+    others = (*_RECIPES, *args.schedule, *taught, *sampled)
+    ways = [f"{name}+{way}" for way in others for name in names]
     sides = [Side(name, arguments) for name in ("plain", *names, *ways)]
     try:
         for side in sides:
@@ -352,6 +357,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--teacher", action="store_true", help="also with a teacher, of the same shape"
+    )
+    parser.add_argument(
+        "--gradient-samples", type=int, default=0, help="also with so many words a position"
     )
     parser.add_argument("--rounds", type=int, default=30, help="turns of each side at most")
     turn = f"(default {CPU_TURN}; {CUDA_TURN} on cuda)"

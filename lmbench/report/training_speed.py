@@ -79,11 +79,15 @@ class Speed:
 
 
 def operations(config: TrainConfig, ntoken: int) -> float:
-    """Floating point operations of training on one token, dropout and the loss left out."""
+    """Floating point operations of training on one token, dropout and the loss left out.
+
+    Of a sampled gradient there are the decoder's forward ones alone.
+    """
     shapes = config.parameter_shapes(ntoken)
     inner = ("rnn.weight_", "projection.")
     recurrent = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(inner))
-    return 6.0 * (recurrent + ntoken * (config.emsize if config.projection else config.nhid))
+    decoder = ntoken * (config.emsize if config.projection else config.nhid)
+    return 6.0 * recurrent + (2.0 if config.gradient_samples else 6.0) * decoder
 
 
 def _cost(operations: float, batch_size: int, bptt: int, nlayers: int) -> float:

@@ -8,7 +8,6 @@ from torch import Tensor
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training.loss import DecoderLoss, Teacher
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
-from lmbench.training.precision import Precision
 from lmbench.training.regularisation import OFF, Regularisation, at_least_fp32
 from lmbench.training.step import as_fp32, run_layers
 
@@ -28,7 +27,7 @@ class Distillation(Objective):
         temperature: T. At 1 a step takes the compiled kernels, where there are any.
         weight: the teacher's share, in [0, 1].
         regularisation: of the student; the teacher's words and activations are whole.
-        precision: of both.
+        loss: of the student; the teacher computes in its precision, too. Left out, one in fp32.
     """
 
     def __init__(
@@ -37,12 +36,12 @@ class Distillation(Objective):
         temperature: float,
         weight: float,
         regularisation: Regularisation = OFF,
-        precision: Precision = "fp32",
+        loss: DecoderLoss | None = None,
     ) -> None:
         self._teacher = teacher.eval().requires_grad_(False)
         self._temperature = temperature
         self._weight = weight
-        self._loss = DecoderLoss(precision, into_grad=True)
+        self._loss = loss or DecoderLoss(into_grad=True)
         self._objective = CrossEntropy(self._loss, regularisation, replay=False)
         self._hidden: Hidden | None = None
 

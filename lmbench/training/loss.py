@@ -37,6 +37,12 @@ bf16 rounds the operands and results of the products and the softmax to 8 bits o
 are fp32; on AMX the results of the products are, too): measured at the default size, gradients
 are off by 3e-3 of their norm (2e-3 on AMX) and the loss by 1e-4. The weights and their gradients
 stay fp32.
+
+Sampled gradients: the gradient of a row's logits is a distribution less its target (or a difference
+of two, with a teacher). On AVX2 a sparse one may take its place that is the same on average (Wangni
+et al. 2018, arXiv 1710.09854): words are drawn in proportion to the size of their part, by
+systematic sampling (Madow and Madow 1944), and each stands for an equal share of the whole. The
+loss stays exact, and of the products only the first is over all words.
 """
 
 from __future__ import annotations
@@ -105,6 +111,7 @@ class DecoderLoss:
 
     Args:
         precision: ``fp32``, or ``bf16`` for the products and the softmax (weights stay fp32).
+        samples: 0, or how many words a row the gradients are of, where there are kernels for AVX2.
         into_grad: let the gradients of `weight` and `bias`, where those are leaves, become their
             ``.grad`` without a copy, instead of adding them to it. Saves three passes over the
             weight a step; ``.grad`` must be None by the next call (``zero_grad()`` does that). A
@@ -115,8 +122,11 @@ class DecoderLoss:
             those of the blend.
     """
 
-    def __init__(self, precision: Precision = "fp32", *, into_grad: bool = False) -> None:
+    def __init__(
+        self, precision: Precision = "fp32", *, into_grad: bool = False, samples: int = 0
+    ) -> None:
         self.into_grad = into_grad
+        self.samples = samples
         self.precision: Precision = precision
         self.teacher: Teacher | None = None
         self._buffers: dict[str, Tensor] = {}
@@ -257,7 +267,7 @@ def _forward_native(
             lambda name, size: owner._buffer(name, size, like=weight, dtype=torch.uint8),
             precision=owner.precision, rows=rows, add=at > 0,
             teacher=teacher and (teacher.hidden[part].float(), teacher.weight, teacher.bias),
-            share=teacher.share if teacher else 0.0,
+            share=teacher.share if teacher else 0.0, samples=owner.samples,
         )  # fmt: skip
         if value is None:
             return None

@@ -23,6 +23,8 @@ def measured(ref: str, operations: float, rate: float, **changes: object) -> Mea
 def test_six_operations_are_counted_for_each_weight_that_multiplies():
     layers = 2 * 4 * 200 * (200 + 200)
     assert operations(SMALL, TYPES) == 6 * (TYPES * 200 + layers)
+    sampled = SMALL.model_copy(update={"gradient_samples": 256})
+    assert operations(sampled, TYPES) == 6 * layers + 2 * TYPES * 200
 
 
 def test_the_same_model_is_as_fast_as_it_was():

@@ -191,6 +191,7 @@ def test_a_resumed_run_has_the_rates_of_an_uninterrupted_one_to_the_bit(
         ({"lr_schedule": "plateau", "decay": 0.9}, "--lr-schedule plateau: .* --decay 0.9, too"),
         ({"warmup": 3, "epochs": 3}, "--warmup 3: .* use less than --epochs 3"),
         ({"warmup": 1, "warmup_steps": 9}, "--warmup-steps 9: --warmup 1 says, too"),
+        ({"precision": "exact", "gradient_samples": 9}, "--gradient-samples 9: --precision exact"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(

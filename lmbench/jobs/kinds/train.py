@@ -207,6 +207,12 @@ def _train(
     precision, of_precision = run_precision(job, config, scheduler, device, ranks)
     compute_in(precision)
     kernels, of_kernels = choose_kernels(job, config, device)
+    of_samples = None
+    if config.gradient_samples and (kernels, precision) != ("avx2", "fp32"):
+        of_samples = (
+            f"--gradient-samples {config.gradient_samples}: only the compiled kernels for AVX2 "
+            "in fp32 draw words; the gradient is that of all"
+        )
     ends_here = watch_rungs(job)
     splits = Splits(
         ranks.share(batchify(corpus.split("train"), config.batch_size, device)),
@@ -243,7 +249,8 @@ def _train(
     _begin(job, trainer, precision, weights)
     # Not before: a resumed run voids what was logged since its checkpoint.
     of_schedule = _of_schedule(job, config, corpus.ntokens)
-    warnings = [w for w in (of_parent, of_precision, of_kernels, of_teacher, of_schedule) if w]
+    of_all = (of_parent, of_precision, of_kernels, of_samples, of_teacher, of_schedule)
+    warnings = [w for w in of_all if w]
     said = _warned_of(job)
     for warning in warnings:
         if warning not in said:
@@ -314,17 +321,17 @@ def build_objective(
     parent = parent_of(job) if config.teacher == PARENT else None
     teacher = find_teacher(config, job.home, job.session.name, corpus, parent)
     regularisation = Regularisation.of(config)
+    loss = DecoderLoss(precision, into_grad=True, samples=config.gradient_samples)
     if teacher is None:
         if config.precision == "exact":
             return ExactCrossEntropy(regularisation), None
-        loss = DecoderLoss(precision, into_grad=True)
         return CrossEntropy(loss, regularisation, replay=not config.bptt_spread), None
     from lmbench.deploy.load_model import load_run
     from lmbench.training.distillation import Distillation
 
     loaded = load_run(teacher, device=str(device))
     weight, temperature = config.distill_weight, config.distill_temp
-    taught = Distillation(loaded.recurrent, temperature, weight, regularisation, precision)
+    taught = Distillation(loaded.recurrent, temperature, weight, regularisation, loss)
     return taught, _note_teacher(job, teacher, loaded.path)
 
 

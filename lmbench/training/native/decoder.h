@@ -21,6 +21,8 @@ struct Decoder {
     uint8_t *scratch;                     // lmb_decoder_scratch bytes; both begin at 64-byte borders
     Decoder *teacher;                     // of other hidden rows and weights; null: none
     float share;                          // the teacher's, 0 without one
+    float samples;                        // words a row that the gradients are of, on AVX2
+    const float *offsets;                 // [N], uniform in [0, 1), for the samples; null: all words
     Parallel parallel;
     double nll;                           // out: summed over the rows
 };

@@ -48,6 +48,8 @@ class _Decoder(ctypes.Structure):
         ("scratch", ctypes.c_void_p),
         ("teacher", ctypes.c_void_p),
         ("share", ctypes.c_float),
+        ("samples", ctypes.c_float),
+        ("offsets", ctypes.c_void_p),
         ("parallel", ctypes.c_void_p),
         ("nll", ctypes.c_double),
     )
@@ -98,6 +100,7 @@ class Kernel:
         add: bool = False,
         teacher: tuple[Tensor, Tensor, Tensor] | None = None,
         share: float = 0.0,
+        samples: int = 0,
     ) -> float | None:
         """The summed negative log-likelihood, and the gradients of its share of the mean.
 
@@ -109,6 +112,8 @@ class Kernel:
             teacher: its hidden rows [N, H'], weight [V, H'] and bias [V]: the gradients are then of
                 ``(1 - share)`` times the mean plus `share` times the divergence from its
                 predictions. The likelihood is not blended.
+            samples: words a row that the gradients are of, drawn from torch's generator; 0 is all
+                of them, as it always is on AMX.
 
         Returns:
             None where a logit overflowed or was not a number: the gradients are not there then.
@@ -117,6 +122,9 @@ class Kernel:
         task.grad_hidden, task.grad_weight, task.grad_bias = (t.data_ptr() for t in into)
         task.scale, task.accumulate = 1.0 / rows, add
         held = self._hold(task, buffers, "exponentials")
+        if samples:
+            operands = (*operands, offsets := torch.rand(len(hidden)))
+            task.samples, task.offsets = samples, offsets.data_ptr()
         if teacher is None:
             return self._run(task, operands, buffers)
         taught, theirs = self._task(*teacher, targets, precision)

@@ -215,6 +215,74 @@ AVX2 void add_gradients(const Decoder &d, const Plan &p, int t) {
     }
 }
 
+// to += factor * from, of `width` numbers.
+AVX2 INLINE void add_row(float *__restrict to, const float *__restrict from, float factor, int64_t width) {
+    for (int64_t k = 0; k < width; ++k) to[k] += factor * from[k];
+}
+
+// The part that one logit has in all gradients.
+AVX2 INLINE void add_word(const Decoder &d, const Plan &p, float *grad, int64_t n, int64_t word, float g) {
+    add_row(d.grad_weight + word * d.width, d.hidden + n * d.width, g * d.scale, d.width);
+    add_row(grad + n * p.columns * WIDE, d.weight + word * d.width, g, d.width);
+    d.grad_bias[word] += g * d.scale;
+}
+
+AVX2 INLINE float sum_sizes(__m256 a, __m256 b) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 both = _mm256_add_ps(_mm256_andnot_ps(sign, a), _mm256_andnot_ps(sign, b));
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+// An estimate of what add_gradients computes, right on average: systematic sampling. The gradients
+// of a row's logits, but for the target's -1, are laid end to end by their size; marks lie 1 / samples
+// apart, from a random offset on, and a word stands for as many of them as fall on it.
+AVX2 void add_sampled_gradients(const Decoder &d, const Plan &p, int t) {
+    float *grad = p.mine(t) + p.grad_at, *since = p.mine(t) + p.lanes_at;  // since the last mark, of each row
+    std::fill(grad, grad + p.rows * p.columns * WIDE, 0.0f);
+    std::copy(d.offsets, d.offsets + d.rows, since);
+    const int64_t panel = p.rows * WIDE, begin = share(p.panels, d, t), end = share(p.panels, d, t + 1);
+    for (int64_t v = begin; v < end; ++v) {
+        const int64_t first = v * WIDE, here = std::min(WIDE, d.words - first);
+        if (!d.accumulate) {
+            std::fill(d.grad_weight + first * d.width, d.grad_weight + (first + here) * d.width, 0.0f);
+            std::fill(d.grad_bias + first, d.grad_bias + first + here, 0.0f);
+        }
+        const float *held = reinterpret_cast<float *>(d.exponentials) + v * panel;
+        const float *taught = d.teacher ? reinterpret_cast<float *>(d.teacher->exponentials) + v * panel : nullptr;
+        for (int64_t n = 0; n < d.rows; ++n) {
+            const float *at = held + n * WIDE;
+            __m256 own = _mm256_set1_ps(d.samples * p.inverse[n]);
+            __m256 low = _mm256_mul_ps(_mm256_loadu_ps(at), own);
+            __m256 high = _mm256_mul_ps(_mm256_loadu_ps(at + HALF), own);
+            if (taught) {
+                const float *theirs = taught + n * WIDE;
+                __m256 lean = _mm256_set1_ps(d.samples * p.lean[n]);
+                low = _mm256_fnmadd_ps(_mm256_loadu_ps(theirs), lean, low);
+                high = _mm256_fnmadd_ps(_mm256_loadu_ps(theirs + HALF), lean, high);
+            }
+            float next = since[n] + sum_sizes(low, high);
+            if (next >= 1.0f) {
+                float g[WIDE];
+                _mm256_storeu_ps(g, low), _mm256_storeu_ps(g + HALF, high);
+                next = since[n];
+                for (int64_t i = 0; i < here; ++i) {
+                    next += std::fabs(g[i]);
+                    if (next < 1.0f) continue;
+                    float marks = std::floor(next);
+                    next -= marks;
+                    add_word(d, p, grad, n, first + i, std::copysign(marks / d.samples, g[i]));
+                }
+            }
+            since[n] = next;
+        }
+    }
+    for (int64_t n = 0; n < d.rows; ++n)
+        if (begin <= d.targets[n] / WIDE && d.targets[n] / WIDE < end)
+            add_word(d, p, grad, n, d.targets[n], d.share - 1.0f);
+}
+
 // The first pass: the exponentials, the inverse of their sums, and the likelihood. False where a
 // sum is not finite.
 bool predict(Decoder &d, const Plan &p) {
@@ -280,13 +348,17 @@ int32_t lmb_decoder(Decoder *given) {
         if (!predict(*d.teacher, taught)) return 0;
         for (int64_t n = 0; n < p.rows; ++n) p.lean[n] = d.share * taught.inverse[n];
     }
-    in_parallel(d.parallel, d.threads, [&](int t) {
-        for (int64_t k = TALL * share(p.input_tiles, d, t); k < TALL * share(p.input_tiles, d, t + 1); ++k)
-            for (int64_t n = 0; n < p.rows; ++n)
-                p.down[(k / TALL * p.rows + n) * TALL + k % TALL] =
-                    n >= d.rows || k > d.width ? 0.0f : k == d.width ? 1.0f : d.hidden[n * d.width + k];
-    });
-    in_parallel(d.parallel, d.threads, [&](int t) { add_gradients(d, p, t); });
+    if (d.offsets) {
+        in_parallel(d.parallel, d.threads, [&](int t) { add_sampled_gradients(d, p, t); });
+    } else {
+        in_parallel(d.parallel, d.threads, [&](int t) {
+            for (int64_t k = TALL * share(p.input_tiles, d, t); k < TALL * share(p.input_tiles, d, t + 1); ++k)
+                for (int64_t n = 0; n < p.rows; ++n)
+                    p.down[(k / TALL * p.rows + n) * TALL + k % TALL] =
+                        n >= d.rows || k > d.width ? 0.0f : k == d.width ? 1.0f : d.hidden[n * d.width + k];
+        });
+        in_parallel(d.parallel, d.threads, [&](int t) { add_gradients(d, p, t); });
+    }
     in_parallel(d.parallel, d.threads, [&](int t) {
         write_grad_hidden(d, p, share(d.rows, d, t), share(d.rows, d, t + 1));
     });

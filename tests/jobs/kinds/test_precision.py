@@ -15,6 +15,7 @@ from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import train as train_module
 from lmbench.session import EventLog, Home
 from lmbench.session.events import Warned
+from lmbench.training.loss import DecoderLoss
 from lmbench.training.native import process
 
 SETTINGS: dict[str, Any] = {
@@ -141,6 +142,36 @@ def test_a_teacher_is_learned_from_in_bf16_too(home: Home, calls: list[tuple[str
     assert calls == [("prepare", 3), ("choose", "auto"), ("compute", "bf16")]
     assert job.record.results["precision"] == "bf16"
     assert warnings(job) == []
+
+
+@pytest.mark.parametrize(
+    "kernels, precision",
+    [("avx2", "fp32"), ("avx2", "bf16"), ("amx", "fp32"), ("torch", "fp32")],
+)
+def test_a_sampled_gradient_goes_to_the_loss_and_is_warned_of_where_it_cannot_be_had(
+    home: Home,
+    calls: list[tuple[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+    kernels: str,
+    precision: str,
+) -> None:
+    monkeypatch.setattr(train_module, "choose_kernels", lambda *_: (kernels, None))
+    given: list[int] = []
+
+    class Seen(DecoderLoss):
+        def __init__(self, *args: Any, samples: int = 0, **more: Any) -> None:
+            given.append(samples)
+            super().__init__(*args, samples=samples, **more)
+
+    monkeypatch.setattr(train_module, "DecoderLoss", Seen)
+    teacher = train(home, precision=precision)
+    taught = train(home, precision=precision, gradient_samples=9, teacher=teacher.run.ref)
+    job = train(home, precision=precision, gradient_samples=7)
+    assert given == [0, 9, 7]
+    assert not [line for line in warnings(teacher) if "samples" in line]
+    for one, samples in ((taught, 9), (job, 7)):
+        said = [line for line in warnings(one) if f"--gradient-samples {samples}: only" in line]
+        assert len(said) == ((kernels, precision) != ("avx2", "fp32"))
 
 
 def test_that_its_teacher_has_trained_on_stays_among_the_warnings_of_a_resumed_run(

@@ -152,6 +152,58 @@ def test_with_a_teacher_the_gradients_are_those_of_the_blend(
         assert relative(ours, theirs) < 2 * ERRORS[precision]
 
 
+def sampled(given: Operands, samples: int, taught: Teacher | None) -> tuple[Tensor, ...]:
+    loss = DecoderLoss(samples=samples)
+    loss.teacher = taught
+    return torch.autograd.grad(loss(*given), given[:3])
+
+
+@pytest.fixture
+def avx2(kernel: decoder.Kernel) -> None:
+    if process.allowed() != "avx2":
+        pytest.skip("words are drawn on AVX2 alone")
+
+
+@pytest.mark.usefixtures("avx2")
+@pytest.mark.parametrize("share", [None, 0.4])
+@pytest.mark.parametrize("rows, words, width", [(45, 777, 24), (150, 800, 41), (33, 1600, 5)])
+def test_a_sampled_gradient_is_right_on_average(monkeypatch, counted, rows, words, width, share):
+    monkeypatch.setattr(loss_module, "ROWS_TIMES_WORDS", words * 64)
+    given = operands(rows, words, width)
+    theirs, weight, bias, _ = (t.detach() for t in operands(rows, words, width + 3, spread=0.5))
+    taught = Teacher(theirs, weight, bias, 1.0, share) if share else None
+    whole = sampled(given, 0, taught)
+    torch.manual_seed(3)
+    few, many = ([sampled(given, samples, taught) for _ in range(100)] for samples in (4, 512))
+    for at, wanted in enumerate(whole):
+        noise = [sum(relative(g[at], wanted) for g in all_of) / 100 for all_of in (few, many)]
+        # Systematic samples leave less noise than independent ones, whose goes with their root.
+        assert noise[1] < noise[0] * (4 / 512) ** 0.5
+        for drawn, of_one in zip((few, many), noise, strict=True):
+            mean = torch.stack([g[at] for g in drawn]).mean(0)
+            assert relative(mean, wanted) < 1.3 * of_one / 100**0.5
+    touched = int((few[0][1] != 0).any(1).sum())
+    # As many as there are samples and targets at most: of the teacher's and the student's each.
+    assert touched <= rows * (2 * 4 + 1)
+    assert counted() == 201 * len(range(0, rows, 64))
+
+
+@pytest.mark.usefixtures("avx2")
+def test_samples_are_drawn_from_torchs_generator_and_only_where_they_are_wanted():
+    given = operands(200, 3000, 70)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    sampled(given, 0, None)
+    assert torch.equal(torch.get_rng_state(), before)
+    once = sampled(given, 8, None)
+    other = sampled(given, 8, None)
+    torch.set_rng_state(before)
+    again = sampled(given, 8, None)
+    for a, b, c in zip(once, other, again, strict=True):
+        assert torch.equal(a, c)
+        assert not torch.equal(a, b)
+
+
 def test_a_teacher_whose_logits_are_far_above_the_targets_is_left_to_torch(counted, precision):
     given = operands()
     taught, weight, bias, _ = (t.detach().clone() for t in operands(spread=0.5))
