@@ -44,6 +44,28 @@ def test_a_width_that_just_misses_the_fast_kernels_of_its_cell_is_told(
 
 
 @pytest.mark.parametrize(
+    "best, missing, samples, cuda",
+    [
+        ("avx2", None, 0, False),
+        ("avx2", None, 64, False),
+        ("avx2", "no compiler", 0, False),
+        ("amx", None, 0, False),
+        ("avx2", None, 0, True),
+    ],
+)
+def test_a_sampled_gradient_is_advised_where_it_saves_time(
+    monkeypatch, tmp_path, best, missing, samples, cuda
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(doctor, "measure_speedup", lambda device: 0.5)
+    monkeypatch.setattr(native, "best", lambda: best)
+    monkeypatch.setattr(native, "why_not", lambda kernels: missing)
+    lines = advice(tmp_path, validate(TrainConfig, {"gradient_samples": samples}))
+    advised = lines[0].startswith("with --gradient-samples 256")
+    assert advised == ((best, missing, samples, cuda) == ("avx2", None, 0, False))
+
+
+@pytest.mark.parametrize(
     "best, missing, value, good",
     [
         ("torch", None, "torch's, on this processor", None),
