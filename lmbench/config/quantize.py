@@ -190,11 +190,18 @@ class QuantizeConfig(MachineConfig):
             found["fp16"] = f"--precision {self.precision} is another width: leave one of them"
         if self.weights_only and self.bits_activations is not None:
             found["weights_only"] = "--bits-activations quantizes activations: leave one of them"
+        patterns: set[str] = set()
         for text in self.override:
             try:
-                parse_override(text)
+                pattern, _ = parse_override(text)
             except ValueError as error:
                 found.setdefault("override", str(error))
+                continue
+            if pattern in patterns:
+                found.setdefault(
+                    "override", f"{pattern!r} is given twice: write all its settings after one"
+                )
+            patterns.add(pattern)
         return found
 
     def check(self) -> None:
@@ -237,7 +244,10 @@ def parse_override(text: str) -> tuple[str, dict[str, Any]]:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-    return pattern, {match[1]: _value(match[1], match[2]) for match in entries if match}
+    settings = {match[1]: _value(match[1], match[2]) for match in entries if match}
+    if len(settings) < len(entries):
+        raise ValueError(f"{text!r}: gives a setting twice; leave one of them out")
+    return pattern, settings
 
 
 def _value(name: str, text: str) -> Any:

@@ -101,6 +101,8 @@ def test_overrides_stand_before_those_of_the_preset_in_their_order() -> None:
         ({"auto": True, "budget": "1.2.3MB"}, "--budget: '1.2.3MB': use a size"),
         ({"auto": True, "budget": "0%"}, "--budget: '0%': use a size"),
         ({"override": ("decoder",)}, "--override: 'decoder': write PATTERN:setting=value"),
+        ({"override": ("a:fp16=no", "b:fp16=no", "a:bits_weights=4")}, "'a' is given twice"),
+        ({"override": ("a:fp16=no,fp16=yes",)}, "'a:fp16=no,fp16=yes': gives a setting twice"),
         ({"override": ("(:bits_weights=4",)}, "--override: '(' is no regular expression"),
         ({"override": ("a{99999999999}:fp16=no",)}, "'a{99999999999}' is no regular expression"),
         ({"auto": True, "budget": f"{'9' * 400}MB"}, "9MB': use a size such as 4MB"),
