@@ -16,6 +16,7 @@ from lmbench.corpus.batches import batchify
 from lmbench.model import build_model
 from lmbench.model.device import choose_device
 from lmbench.report.training_speed import Measured, operations, remember_trial
+from lmbench.training import native
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
 from lmbench.training.optimizer import build_optimizer
@@ -78,6 +79,8 @@ def measure(config: TrainConfig | None = None, words: int = _WORDS) -> Measured:
 
 
 def main() -> None:
+    # As a training has them.
+    native.enable_kernels()
     remember_trial(measure())
 
 

@@ -13,8 +13,11 @@ from types import SimpleNamespace
 import pytest
 
 from lmbench.config import TrainConfig
+from lmbench.distiller.quantization.trained_codes import TrainedCodes
 from lmbench.jobs import speed_trial
 from lmbench.report.training_speed import known_trial, operations
+from lmbench.training import native
+from lmbench.training.native import process
 
 SMALL = TrainConfig(emsize=8, nhid=8, nlayers=1, batch_size=2, bptt=4, device="cpu", threads=1)
 
@@ -43,8 +46,13 @@ def test_what_it_found_is_kept_for_this_machine_and_torch_alone(
 ) -> None:
     monkeypatch.setattr(speed_trial, "_SECONDS", 0.05)
     monkeypatch.setattr(speed_trial, "measure", partial(speed_trial.measure, SMALL, 50))
+    # It settles them for its whole process.
+    monkeypatch.setattr(process, "_allowed", None)
+    monkeypatch.setattr(TrainedCodes, "passes", None)
     assert known_trial() is None
     speed_trial.main()
+    best = native.best()
+    assert process.allowed() == ("torch" if native.why_not(best) else best)
     found = known_trial()
     assert found is not None
     assert found.operations == operations(SMALL, 50)
