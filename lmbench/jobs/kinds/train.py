@@ -191,6 +191,16 @@ def choose_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple
     return "torch", None
 
 
+def _without_samples(config: TrainConfig, kernels: str, precision: Precision) -> str | None:
+    """What to warn of where a sampled gradient is asked for and cannot be had."""
+    if not config.gradient_samples or (kernels, precision) == ("avx2", "fp32"):
+        return None
+    return (
+        f"--gradient-samples {config.gradient_samples}: only the compiled kernels for AVX2 draw "
+        "words, in fp32; the gradient is that of all"
+    )
+
+
 def _train(
     job: Job, config: TrainConfig, corpus: Corpus, device: torch.device, ranks: Ranks
 ) -> None:
@@ -207,12 +217,7 @@ def _train(
     precision, of_precision = run_precision(job, config, scheduler, device, ranks)
     compute_in(precision)
     kernels, of_kernels = choose_kernels(job, config, device)
-    of_samples = None
-    if config.gradient_samples and (kernels, precision) != ("avx2", "fp32"):
-        of_samples = (
-            f"--gradient-samples {config.gradient_samples}: only the compiled kernels for AVX2 "
-            "in fp32 draw words; the gradient is that of all"
-        )
+    of_samples = _without_samples(config, kernels, precision)
     ends_here = watch_rungs(job)
     splits = Splits(
         ranks.share(batchify(corpus.split("train"), config.batch_size, device)),
