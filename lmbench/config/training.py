@@ -281,8 +281,8 @@ class TrainConfig(ModelConfig, MachineConfig):
     gradient_samples: int = setting(
         0,
         "take the decoder's gradient from so many words at each position, drawn in proportion to "
-        "their part in it, in place of all: right on average, and 256 halve the time of a step; "
-        "on CPUs with AVX2 and nothing wider, in fp32 (0 = all words)",
+        "their part in it, in place of all: right on average, and with 256 a step takes about half "
+        "as long; on CPUs with AVX2 and nothing wider, in fp32 (0 = all words)",
         group=MACHINE,
         ge=0,
         le=65536,
@@ -368,7 +368,7 @@ class TrainConfig(ModelConfig, MachineConfig):
         if self.gradient_samples and self.precision == "exact":
             raise LmbenchError(
                 f"--gradient-samples {self.gradient_samples}: --precision exact has the gradient "
-                "of all words; leave one of them out"
+                "of all words: use --gradient-samples 0, or another precision"
             )
         if self.processes > 1:
             self._check_shares()

@@ -79,8 +79,9 @@ def measure(config: TrainConfig | None = None, words: int = _WORDS) -> Measured:
 
 
 def main() -> None:
-    # As a training has them.
-    native.enable_kernels()
+    if choose_device(TrainConfig()).type == "cpu":
+        # As a training has them.
+        native.enable_kernels()
     remember_trial(measure())
 
 

@@ -61,6 +61,7 @@ class Measured:
     batch_size: int = TrainConfig().batch_size
     bptt: int = TrainConfig().bptt
     nlayers: int = TrainConfig().nlayers
+    sampled: bool = False
 
     @property
     def cost(self) -> float:
@@ -79,15 +80,11 @@ class Speed:
 
 
 def operations(config: TrainConfig, ntoken: int) -> float:
-    """Floating point operations of training on one token, dropout and the loss left out.
-
-    Of a sampled gradient there are the decoder's forward ones alone.
-    """
+    """Floating point operations of training on one token, dropout and the loss left out."""
     shapes = config.parameter_shapes(ntoken)
     inner = ("rnn.weight_", "projection.")
     recurrent = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(inner))
-    decoder = ntoken * (config.emsize if config.projection else config.nhid)
-    return 6.0 * recurrent + (2.0 if config.gradient_samples else 6.0) * decoder
+    return 6.0 * (recurrent + ntoken * (config.emsize if config.projection else config.nhid))
 
 
 def _cost(operations: float, batch_size: int, bptt: int, nlayers: int) -> float:
@@ -131,7 +128,7 @@ def _measured(run: Run, record: RunRecord) -> Measured | None:
     cost = operations(config, ntoken)
     return Measured(
         run.ref, record.device, config.precision, cost, rate, record.created, config.batch_size,
-        config.bptt, config.nlayers,
+        config.bptt, config.nlayers, config.gradient_samples > 0,
     )  # fmt: skip
 
 
@@ -163,19 +160,24 @@ def expect(config: TrainConfig, ntoken: int, measured: Iterable[Measured]) -> Sp
     """The speed that a training with these settings will about have, or None where nothing like
     it has been measured on this machine.
 
-    The run whose model and batches are nearest in size, on the same kind of device and at the same
-    precision where there is one, is taken for the measure. ``auto`` is whatever device was used
-    last.
+    The run whose model and batches are nearest in size, on the same kind of device, and where there
+    is one with a sampled gradient or without and at the same precision, is taken for the measure.
+    ``auto`` is whatever device was used last.
     """
     known = list(measured)
     device = config.device.partition(":")[0]
     if device == "auto" and known:
         device = max(known, key=lambda m: m.created).device.partition(":")[0]
     fitting = [m for m in known if m.device.partition(":")[0] == device]
-    alike = [m for m in fitting if m.precision == config.precision] or fitting
-    if not alike:
+    if not fitting:
         return None
     cost = _cost(operations(config, ntoken), config.batch_size, config.bptt, config.nlayers)
-    nearest = min(alike, key=lambda m: (abs(math.log(m.cost / cost)), -m.created))
+
+    def distance(one: Measured) -> tuple[bool, bool, float, float]:
+        sampled = one.sampled == (config.gradient_samples > 0)
+        same = one.precision == config.precision
+        return not sampled, not same, abs(math.log(one.cost / cost)), -one.created
+
+    nearest = min(fitting, key=distance)
     factor = nearest.cost / cost
     return Speed(nearest.tokens_per_s * factor, nearest, abs(factor - 1) > 0.01)

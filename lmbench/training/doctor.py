@@ -122,7 +122,8 @@ def advice(home: Path, config: TrainConfig) -> list[str]:
         lines += _cuda_advice(config)
     elif measure_speedup(torch.device("cpu")) < _WORTH:
         lines.append("this CPU gains nothing from bf16: a GPU, or a smaller vocabulary, would help")
-        if not config.gradient_samples and native.best() == "avx2" and not native.why_not("avx2"):
+        fits = config.precision in ("auto", "fp32") and not config.gradient_samples
+        if fits and native.best() == "avx2" and not native.why_not("avx2"):
             lines.insert(
                 0, "with --gradient-samples 256 a step takes about half as long on this CPU"
             )

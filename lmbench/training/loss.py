@@ -255,6 +255,7 @@ def _forward_native(
     if kernel is None or (teacher and not _teaches(kernel, teacher, owner.precision)):
         return None
     rows, words = len(hidden), len(weight)
+    samples = owner.samples if native.allowed() == "avx2" else 0
     flat = hidden.float()  # an autocast layer gives bf16
     grad_hidden = torch.empty(flat.shape)
     grad_weight = owner._buffer("weight", *weight.shape, like=weight, dtype=torch.float32)
@@ -267,7 +268,7 @@ def _forward_native(
             lambda name, size: owner._buffer(name, size, like=weight, dtype=torch.uint8),
             precision=owner.precision, rows=rows, add=at > 0,
             teacher=teacher and (teacher.hidden[part].float(), teacher.weight, teacher.bias),
-            share=teacher.share if teacher else 0.0, samples=owner.samples,
+            share=teacher.share if teacher else 0.0, samples=samples,
         )  # fmt: skip
         if value is None:
             return None

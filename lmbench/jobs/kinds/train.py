@@ -191,13 +191,16 @@ def choose_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple
     return "torch", None
 
 
-def _without_samples(config: TrainConfig, kernels: str, precision: Precision) -> str | None:
-    """What to warn of where a sampled gradient is asked for and cannot be had."""
-    if not config.gradient_samples or (kernels, precision) == ("avx2", "fp32"):
+def _without_samples(config: TrainConfig, precision: Precision) -> str | None:
+    """What to warn of where a sampled gradient is asked for and cannot be had, once
+    `choose_kernels` has chosen."""
+    softened = config.teacher is not None and config.distill_temp != 1.0
+    had = native.allowed() == "avx2" and precision == "fp32" and not softened
+    if had or not config.gradient_samples:
         return None
     return (
         f"--gradient-samples {config.gradient_samples}: only the compiled kernels for AVX2 draw "
-        "words, in fp32; the gradient is that of all"
+        "words, in fp32, with no teacher or one at temperature 1; the gradient is that of all"
     )
 
 
@@ -217,7 +220,7 @@ def _train(
     precision, of_precision = run_precision(job, config, scheduler, device, ranks)
     compute_in(precision)
     kernels, of_kernels = choose_kernels(job, config, device)
-    of_samples = _without_samples(config, kernels, precision)
+    of_samples = _without_samples(config, precision)
     ends_here = watch_rungs(job)
     splits = Splits(
         ranks.share(batchify(corpus.split("train"), config.batch_size, device)),

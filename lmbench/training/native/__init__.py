@@ -4,12 +4,13 @@ from lmbench.training.native.choose import allow, enable_kernels, why_not
 from lmbench.training.native.codes import code_passes
 from lmbench.training.native.decoder import Kernel, kernel
 from lmbench.training.native.lstm import lstm_layer, lstm_library
-from lmbench.training.native.process import Kernels, best
+from lmbench.training.native.process import Kernels, allowed, best
 
 __all__ = [
     "Kernel",
     "Kernels",
     "allow",
+    "allowed",
     "best",
     "code_passes",
     "enable_kernels",

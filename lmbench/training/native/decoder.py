@@ -112,8 +112,8 @@ class Kernel:
             teacher: its hidden rows [N, H'], weight [V, H'] and bias [V]: the gradients are then of
                 ``(1 - share)`` times the mean plus `share` times the divergence from its
                 predictions. The likelihood is not blended.
-            samples: words a row that the gradients are of, drawn from torch's generator; 0 is all
-                of them, as it always is on AMX.
+            samples: words a row that the gradients are of, drawn from torch's generator, on AVX2;
+                0 is all of them.
 
         Returns:
             None where a logit overflowed or was not a number: the gradients are not there then.

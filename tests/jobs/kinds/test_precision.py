@@ -152,26 +152,33 @@ def test_a_sampled_gradient_goes_to_the_loss_and_is_warned_of_where_it_cannot_be
     home: Home,
     calls: list[tuple[str, object]],
     monkeypatch: pytest.MonkeyPatch,
-    kernels: str,
+    kernels: process.Kernels,
     precision: str,
 ) -> None:
-    monkeypatch.setattr(train_module, "choose_kernels", lambda *_: (kernels, None))
-    given: list[int] = []
+    def choose(*_: object) -> tuple[str, None]:
+        process.allow(kernels)
+        # What it was begun with, wherever it goes on.
+        return "avx2", None
 
-    class Seen(DecoderLoss):
-        def __init__(self, *args: Any, samples: int = 0, **more: Any) -> None:
-            given.append(samples)
-            super().__init__(*args, samples=samples, **more)
+    seen: set[tuple[int, bool, str]] = set()
+    compute = DecoderLoss.__call__
 
-    monkeypatch.setattr(train_module, "DecoderLoss", Seen)
+    def see(loss: DecoderLoss, *operands: torch.Tensor) -> torch.Tensor:
+        seen.add((loss.samples, loss.teacher is not None, loss.precision))
+        return compute(loss, *operands)
+
+    monkeypatch.setattr(train_module, "choose_kernels", choose)
+    monkeypatch.setattr(DecoderLoss, "__call__", see)
     teacher = train(home, precision=precision)
-    taught = train(home, precision=precision, gradient_samples=9, teacher=teacher.run.ref)
-    job = train(home, precision=precision, gradient_samples=7)
-    assert given == [0, 9, 7]
     assert not [line for line in warnings(teacher) if "samples" in line]
-    for one, samples in ((taught, 9), (job, 7)):
-        said = [line for line in warnings(one) if f"--gradient-samples {samples}: only" in line]
+    for samples, taught in ((7, {}), (9, {"teacher": teacher.run.ref})):
+        seen.clear()
+        job = train(home, precision=precision, gradient_samples=samples, **taught)
+        assert seen == {(samples, bool(taught), precision)}
+        said = [line for line in warnings(job) if f"--gradient-samples {samples}: only" in line]
         assert len(said) == ((kernels, precision) != ("avx2", "fp32"))
+    job = train(home, precision="fp32", gradient_samples=9, distill_temp=2.0, **taught)
+    assert [line for line in warnings(job) if "one at temperature 1" in line]
 
 
 def test_that_its_teacher_has_trained_on_stays_among_the_warnings_of_a_resumed_run(
