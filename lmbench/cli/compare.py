@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.text import Text
 
-from lmbench.cli.flags import free_place, refuse_flags
+from lmbench.cli.flags import free_place, refuse_flags, write_new
 from lmbench.cli.output import (
     WIDE,
     Json,
@@ -28,7 +28,6 @@ from lmbench.report.compare import (
 )
 from lmbench.report.tables import FittingTable
 from lmbench.session import Home, Run, Session
-from lmbench.session.files import write_atomic
 
 __all__ = ["compare", "report"]
 
@@ -125,5 +124,5 @@ def report(
         raise LmbenchError(f"{output}: name a file that ends in .md or .html")
     place = free_place("--output", output)
     form = "html" if output.suffix == ".html" else "markdown"
-    write_atomic(place, report_session(found, form).encode())
+    write_new("--output", place, report_session(found, form).encode())
     print_line(f"wrote {output}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from lmbench.cli.flags import free_place, refuse_flags
+from lmbench.cli.flags import free_place, refuse_flags, write_new
 from lmbench.cli.output import Json, SessionName, print_json, print_line
 from lmbench.deploy.export import Bits
 from lmbench.errors import LmbenchError
@@ -123,7 +123,6 @@ def _curves(
     from lmbench.report.curve_files.points import as_csv
     from lmbench.report.curve_files.tensorboard_events import write_tensorboard
     from lmbench.report.curve_files.wandb_runs import write_wandb
-    from lmbench.session.files import write_atomic
 
     home = Home.find()
     runs = list(dict.fromkeys(home.find_run(ref, session) for ref in refs))
@@ -131,7 +130,7 @@ def _curves(
     path = free_place("--output", path)
     match format:
         case "csv":
-            write_atomic(path, as_csv(runs).encode())
+            write_new("--output", path, as_csv(runs).encode())
         case "tensorboard":
             write_tensorboard(runs, path)
         case "wandb":

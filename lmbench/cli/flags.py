@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import NoneType
@@ -16,7 +17,7 @@ from lmbench.config import Config, TrainConfig, flag_of, validate
 from lmbench.config.setting import number_type
 from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
-from lmbench.session.files import write_atomic
+from lmbench.session.files import write_new as write_new_file
 from lmbench.training.recipe_files import recipe_settings
 from lmbench.user_folder import expanded
 
@@ -103,7 +104,7 @@ def free_place(flag: str, path: str | Path) -> Path:
         LmbenchError: something is there, or the folder that is to hold it is not.
     """
     place = expanded(path)
-    if place.exists():
+    if os.path.lexists(place):
         raise LmbenchError(f"{flag} {path}: is there already; name another place")
     if not place.absolute().parent.is_dir():
         raise LmbenchError(f"{flag} {path}: the folder {place.parent} is not there")
@@ -117,12 +118,13 @@ def write_new(flag: str, place: Path, data: bytes, *, kept: Path | None = None) 
     Raises:
         LmbenchError: something came to be there; it is left alone.
     """
-    if place.exists():
+    try:
+        write_new_file(place, data)
+    except FileExistsError:
         where = f"the content is in {kept}" if kept else "name another place and try again"
         raise LmbenchError(
             f"{flag} {place}: came to be there during the work and was left alone; {where}"
-        )
-    write_atomic(place, data)
+        ) from None
 
 
 _NEEDS = {

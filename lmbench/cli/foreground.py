@@ -39,8 +39,8 @@ def work_through(begin: Callable[[], Run], *, json: bool, document: bool = True)
         document: False leaves the document to a caller that has several.
 
     Returns:
-        The run and the command's exit code: 0 finished, 1 failed, 2 refused its input, 130
-        interrupted.
+        The run and the command's exit code: 0 finished or ended by its sweep, 1 failed or stopped
+        by another command, 2 refused its input, 130 interrupted.
 
     Raises:
         LmbenchError: nobody reads what is printed of it any more; the run goes on.
@@ -63,7 +63,12 @@ def work_through(begin: Callable[[], Run], *, json: bool, document: bool = True)
         reason = record.reason if status == "failed" else launch.why_lost(run)
         complain(f"{run.ref}: {reason}")
         return run, BAD_INPUT if record.exit_code == BAD_INPUT else 1
-    return run, INTERRUPTED if interrupts.count else 0
+    if interrupts.count:
+        return run, INTERRUPTED
+    if status == "stopped" and not record.stopped_early:
+        complain(f"{run.ref} was stopped before its end")
+        return run, 1
+    return run, 0
 
 
 class _Interrupts:

@@ -142,9 +142,17 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    # A process that was started without a standard input has None.
+    if sys.stdin is None or not sys.stdin.isatty():
         raise LmbenchError(f"{question} There is no terminal to ask on: add --yes")
-    if input(one_line(question) + " [y/N] ").strip().lower() not in ("y", "yes"):
+    # Not on stdout, which may be a file that wants a document.
+    sys.stderr.write(f"{one_line(question)} [y/N] ")
+    sys.stderr.flush()
+    try:
+        answered = input()
+    except EOFError:
+        answered = ""
+    if answered.strip().lower() not in ("y", "yes"):
         raise LmbenchError("nothing was changed")
 
 

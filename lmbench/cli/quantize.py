@@ -48,6 +48,7 @@ def quantize(
     from lmbench.distiller.quantization.errors import QuantizationError
     from lmbench.jobs.input_files import settings_file, stats_file
     from lmbench.jobs.places import check_place
+    from lmbench.jobs.prepare import refuse_packed
     from lmbench.jobs.quantization import check_fit, describe, settings_of
     from lmbench.report.quantized_modules import quantized_modules
 
@@ -59,6 +60,7 @@ def quantize(
     except QuantizationError as error:
         raise LmbenchError(str(error)) from None
     parent = home.find_run(run, session, with_model=True)
+    refuse_packed(parent)
     record = parent.read()
     if record.kind == "quantize":
         raise LmbenchError(

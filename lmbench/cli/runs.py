@@ -15,6 +15,7 @@ from lmbench.cli.output import (
     SessionName,
     Yes,
     answer,
+    complain,
     complain_of_damaged,
     confirm,
     console,
@@ -25,7 +26,7 @@ from lmbench.cli.output import (
 )
 from lmbench.cli.start_run import Detach, PlaceName, RunName, resume_run
 from lmbench.config.setting import value_text
-from lmbench.errors import LmbenchError
+from lmbench.errors import BAD_INPUT, LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place
 from lmbench.jobs.queue import refuse_needed
@@ -33,7 +34,7 @@ from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table
 from lmbench.session import EventLog, Home, Run, Status
 from lmbench.session.events import Epoch, RunStarted, Step
-from lmbench.session.manage import delete_run, rename_run
+from lmbench.session.manage import delete_run, refuse_folder, rename_run
 from lmbench.session.store import LIVE
 from lmbench.user_folder import expanded
 
@@ -145,8 +146,8 @@ def import_(
     session: Annotated[str, Parameter(help="the session that gets the run")] = "default",
     json: Json = False,
 ) -> None:
-    """Make a run of a model that PyTorch's example or Distiller has saved, called as the file is
-    unless --name says otherwise.
+    """Make a run of a model that PyTorch's example or Distiller has saved, called as the file is,
+    without its ending, unless --name says otherwise.
 
     Args:
         file: model.pt or .pth.tar; its tensors are read, and nothing in it is run.
@@ -169,33 +170,33 @@ def import_(
 
 
 @app.command
-def pause(*run: str, session: SessionName = "default", json: Json = False) -> None:
+def pause(*run: str, session: SessionName = "default", json: Json = False) -> int:
     """Have runs wait, their process and memory kept.
 
     Args:
         run: one or more runs.
     """
-    _ask_all(run, session, "pause", json=json)
+    return _ask_all(run, session, "pause", json=json)
 
 
 @app.command(name="continue")
-def continue_(*run: str, session: SessionName = "default", json: Json = False) -> None:
+def continue_(*run: str, session: SessionName = "default", json: Json = False) -> int:
     """Have paused runs go on.
 
     Args:
         run: one or more runs.
     """
-    _ask_all(run, session, "continue", json=json)
+    return _ask_all(run, session, "continue", json=json)
 
 
 @app.command
-def checkpoint(*run: str, session: SessionName = "default", json: Json = False) -> None:
+def checkpoint(*run: str, session: SessionName = "default", json: Json = False) -> int:
     """Have runs write a checkpoint now.
 
     Args:
         run: one or more runs.
     """
-    _ask_all(run, session, "checkpoint", json=json)
+    return _ask_all(run, session, "checkpoint", json=json)
 
 
 @app.command
@@ -206,13 +207,13 @@ def stop(
     ] = False,
     session: SessionName = "default",
     json: Json = False,
-) -> None:
+) -> int:
     """Have runs finish their step, save, and end; queued ones leave the queue.
 
     Args:
         run: one or more runs.
     """
-    _ask_all(run, session, "kill" if now else "stop", json=json)
+    return _ask_all(run, session, "kill" if now else "stop", json=json)
 
 
 _DONE: dict[launch.Action, str] = {
@@ -224,16 +225,25 @@ _DONE: dict[launch.Action, str] = {
 }
 
 
-def _ask_all(refs: tuple[str, ...], session: str, action: launch.Action, *, json: bool) -> None:
+def _ask_all(refs: tuple[str, ...], session: str, action: launch.Action, *, json: bool) -> int:
+    """Ask it of all, also where one refuses; gives the exit code."""
     runs = _find_all(refs, session)
-    for run in runs:
-        before = run.status()
-        launch.request(run, action)
+    code = 0
+    # Those that wait leave the queue first: the end of another would let them begin.
+    for run in sorted(runs, key=lambda run: _status_or_none(run) != "queued"):
+        before = _status_or_none(run)
+        try:
+            launch.request(run, action)
+        except LmbenchError as error:
+            complain(error.message)
+            code = BAD_INPUT
+            continue
         if not json:
             done = "has left the queue" if before == "queued" else _DONE[action]
             print_line(f"{run.ref} {done}")
     if json:
         print_json([run_document(run) for run in runs])
+    return code
 
 
 def _find_all(refs: tuple[str, ...], session: str) -> list[Run]:
@@ -304,6 +314,7 @@ def delete(
     """
     runs = _find_all(run, session)
     for found in runs:
+        refuse_folder(found)
         status = _status_or_none(found)
         if status in LIVE:
             raise LmbenchError(f"run {found.ref} is {status}; stop it before you delete it")

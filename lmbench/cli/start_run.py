@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import whole
 from lmbench.cli.foreground import command_line, work_through
-from lmbench.cli.output import answer, complain, note, print_json, print_line
+from lmbench.cli.output import answer, note, print_json, print_line
 from lmbench.config import Config, Kind
 from lmbench.config.command_line import run_name
 from lmbench.errors import INTERRUPTED, LmbenchError
@@ -267,10 +267,8 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
         # By the queue alone: beside the supervisor that the first run leaves, one that is begun at
         # once would compute beside another, or before the run that it starts from is finished.
         _, failed = work_through(partial(_begun, run), json=json, document=False)
-        if not (failed or go_on or run.status() == "finished"):
-            complain(
-                f"{run.ref} was stopped before its end: the same command again goes on with it"
-            )
+        if not go_on and run.status() == "stopped":
+            note("the same command again goes on with it")
             failed = INTERRUPTED
         if failed == INTERRUPTED or (failed and not go_on):
             _leave_queue(runs)

@@ -19,6 +19,7 @@ from lmbench.session import Home, Run
 from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Finished
 from lmbench.session.leftovers import unnamed_folder
+from lmbench.session.manage import run_name_problem
 from lmbench.training.checkpoint import write_checkpoint
 from lmbench.training.sparsity_event import sparsity_event
 
@@ -70,11 +71,17 @@ def import_checkpoint(
         run = session.new_run(
             config,
             "train",
-            name=name or path.name,
+            name=name or _name(path),
             command=command,
             fill=_finish(model, corpus, config, path, imported.lines, written),
         )
     return run, imported.lines
+
+
+def _name(path: Path) -> str | None:
+    """What the run of a file is called: as it, but for its ending, which would mean the file."""
+    stem = Path(path.name.removesuffix(".tar")).stem
+    return None if run_name_problem(stem) else stem
 
 
 def _finish(

@@ -134,13 +134,13 @@ def _settled_status(run: Run) -> tuple[RunRecord, Status]:
 def request(run: Run, action: Action) -> None:
     """Ask something of a run. All but ``kill`` take effect when the worker next looks.
 
-    ``stop`` takes a run that still waits out of the queue. ``kill`` ends the process with
-    SIGKILL, after making sure that it is the run's own, and loses what was not saved.
+    ``stop`` and ``kill`` take a run that still waits out of the queue. ``kill`` ends the process
+    with SIGKILL, after making sure that it is the run's own, and loses what was not saved.
 
     Raises:
         LmbenchError: the run is in no state for it; says which state, and what to do.
     """
-    if action == "stop" and run.transition(
+    if action in ("stop", "kill") and run.transition(
         "stopped", only_if=is_queued, reason="stopped in the queue"
     ):
         place_named(run.read().place).stop(run)

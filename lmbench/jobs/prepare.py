@@ -69,7 +69,7 @@ def check_training(
 
 
 def refuse_packed(parent: Run) -> None:
-    """Raises LmbenchError where a run is a packed file, which packing would unpack."""
+    """Raises LmbenchError where a run is a packed file, of which no run is made."""
     record = parent.read()
     if record.kind == "pack":
         of = f", {record.parent}" if record.parent else ""

@@ -77,6 +77,36 @@ def write_atomic(path: Path, data: bytes, staging: Path | None = None) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, whole or not at all.
+
+    Raises:
+        FileExistsError: it is there; it is left alone.
+    """
+    try:
+        with temporary_file(path) as (temporary, file):
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            _name(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Give a file its name, which nothing may have."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Not every file system has hard links.
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        temporary.replace(path)
+
+
 def files_in(folder: Path) -> Iterator[Path]:
     """Every file below a folder. Folders that vanish meanwhile are passed over, and `Path.rglob`
     would fail at them."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lmbench.session.files import holding_folder, in_use
 
-__all__ = ["remove_leftovers", "unnamed_folder"]
+__all__ = ["is_temporary", "remove_leftovers", "unnamed_folder"]
 
 # A file being written (`write_atomic`), a folder that had no name yet, or had it no more.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-z_]{8,16}\.tmp|\.(?:new|deleted)-[0-9a-f]{8}(?:-.+)?")
@@ -21,6 +21,11 @@ _OLDER = re.compile(r"\.(?:run|session|meta)\.json\.[0-9a-z_]{8}")
 _OLDER_S = 3600.0
 # Between making a file and locking it pass microseconds.
 _YOUNG_S = 1.0
+
+
+def is_temporary(name: str) -> bool:
+    """Is a file or folder called so only until it is whole, or until it is removed?"""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager
@@ -51,8 +56,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def _remove_if_left(path: Path) -> None:
     age = time.time() - path.lstat().st_mtime
-    temporary = _TEMPORARY.fullmatch(path.name)
-    left = (temporary and age > _YOUNG_S and not in_use(path)) or (
+    left = (is_temporary(path.name) and age > _YOUNG_S and not in_use(path)) or (
         _OLDER.fullmatch(path.name) and age > _OLDER_S
     )
     if not left:

@@ -14,7 +14,7 @@ from lmbench.session.files import fsync_folder, holding_folder, locked, write_js
 from lmbench.session.leftovers import unnamed_folder
 from lmbench.session.records import LIVE, RunRecord
 from lmbench.session.rename import rename_folder, rename_refs
-from lmbench.session.store import Home, Run, Session, check_session_name
+from lmbench.session.store import Home, Run, Session, check_session_name, is_path
 
 __all__ = [
     "Deletion",
@@ -23,6 +23,7 @@ __all__ = [
     "delete_run",
     "delete_session",
     "refuse_busy",
+    "refuse_folder",
     "rename_run",
     "rename_session",
     "run_name_problem",
@@ -149,6 +150,8 @@ def run_name_problem(name: str) -> str:
         return "A run's name is more than blanks."
     if name.isdecimal() or name == "@" or "/" in name or _FOLDER_NAME.fullmatch(name):
         return f"{name} would mean another run where runs are named by number, folder or @."
+    if is_path(name):
+        return f"{name} would mean a file or a folder where runs are named."
     return ""
 
 
@@ -227,6 +230,15 @@ def set_aside_session(home: Home, name: str) -> Deletion:
         return Deletion(session.path)
 
 
+def refuse_folder(run: Run) -> None:
+    """Raises LmbenchError where a run to be deleted is some folder that has a ``run.json``."""
+    if not run.in_session:
+        raise LmbenchError(
+            f"{run.path} is no run of a session (sessions/NAME/runs/NNN-kind), and nothing else is "
+            "deleted: remove the folder by hand"
+        )
+
+
 def delete_run(run: Run) -> None:
     """Remove a run's folder for good; the caller has asked. Raises as `set_aside_run`."""
     set_aside_run(run).finish()
@@ -236,8 +248,9 @@ def set_aside_run(run: Run) -> Deletion:
     """Take a run's folder away, so that it can still be put back.
 
     Raises:
-        LmbenchError: a process works on it.
+        LmbenchError: a process works on it, or it is no run of a session.
     """
+    refuse_folder(run)
     # A worker that claims the run waits at this lock, and then finds no run.
     with locked(run.path / ".lock"):
         try:

@@ -48,6 +48,7 @@ __all__ = [
     "SessionRecord",
     "Status",
     "check_session_name",
+    "is_path",
 ]
 
 DEFAULT_SESSION = "default"
@@ -88,6 +89,12 @@ class Run:
             return False
         checkpoints = (self.checkpoint("best"), self.checkpoint("last"))
         return any(checkpoints) or any(self.path.glob("*.lmpack"))
+
+    @property
+    def in_session(self) -> bool:
+        """Is it a run of a session, rather than some folder with a record?"""
+        named = _RUN_FOLDER.fullmatch(self.path.name) and self.path.parent.name == "runs"
+        return bool(named) and self.session.exists()
 
     @property
     def ref(self) -> str:
@@ -302,7 +309,16 @@ class Session:
         fill: Callable[[Run], None] = lambda run: None,
     ) -> Run:
         """A new folder with a ``queued`` record, or as `fill` leaves it; the number is the
-        session's next."""
+        session's next.
+
+        Raises:
+            LmbenchError: the session lies in no working folder, where its runs could not be found.
+        """
+        if self.path.parent.name != "sessions" or not self.exists():
+            raise LmbenchError(
+                f"{self.path} is no session of a working folder (sessions/NAME), so no run can be "
+                "made in it: copy the run that you name to sessions/NAME/runs/NNN-kind"
+            )
         self.runs_path.mkdir(exist_ok=True)
         for folder in (self.path.parent, self.path):
             remove_leftovers(folder)
@@ -412,7 +428,7 @@ class Home:
             LmbenchError: no such run, or a name that fits several.
         """
         path = expanded(ref)
-        if (path / "run.json").is_file():
+        if (path / "run.json").is_file() and not self._names_run(ref, session):
             path = path.absolute()
             # Where sessions/ is a link, the working folder is the one that has the link.
             as_named = (
@@ -421,7 +437,7 @@ class Home:
                 and ".." not in path.parts
             )
             return Run(path if as_named else path.resolve())
-        if path.is_absolute() or ref.startswith((".", "~")) or path.suffix in _MODEL_FILES:
+        if is_path(ref):
             what = "this is no run's folder" if path.exists() else "there is no such run or file"
             raise LmbenchError(f"{ref}: {what}; name a run (SESSION/3, 3, @) or the folder of one")
         where, _, what = ref.rpartition("/")
@@ -446,8 +462,19 @@ class Home:
             )
         raise LmbenchError(f"session '{home.name}' has no run '{what}' ({home._has()})")
 
+    def _names_run(self, ref: str, session: str) -> bool:
+        """Is it the number or the name of a run in that session, whatever folder is called so?"""
+        runs = Session(self.sessions_path / session).runs() if _NAME.fullmatch(session) else []
+        return any(ref in (str(run.id), run.path.name, _name_or_none(run)) for run in runs)
+
 
 _MODEL_FILES = frozenset({".lmpack", ".safetensors"})
+
+
+def is_path(ref: str) -> bool:
+    """Does it mean a folder or a file wherever a run may be named, there or not?"""
+    path = Path(ref)
+    return path.is_absolute() or ref.startswith((".", "~")) or path.suffix in _MODEL_FILES
 
 
 def _name_or_none(run: Run) -> str | None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import threading
+from io import StringIO
 
 import pytest
 from cli_world import answer, complaint
@@ -49,6 +53,7 @@ def test_a_run_gets_another_name_while_it_is_worked_on(world: World, capsys: Cap
     refused = [("", "1 to 64"), ("x" * 65, "1 to 64"), ("a\nb", "control characters")]
     refused += [("  ", "more than blanks")]
     refused += [(name, "another run") for name in ("7", "@", "s/1", "002-train")]
+    refused += [(name, "a file or a folder") for name in (".5-lr", "~half", "base.safetensors")]
     for name, problem in refused:
         assert problem in complaint(capsys, "runs", "rename", "1", name)
     assert run.read().name == "the wide one"
@@ -157,6 +162,50 @@ def test_deleting_asks_where_there_is_a_terminal_and_needs_yes_elsewhere(
     assert not run.path.exists()
 
 
+def test_a_folder_that_is_no_run_is_not_deleted(
+    world: World, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = world.run(name="mine")
+    monkeypatch.chdir(world.home.path)
+    for name in ("mine", "other", "1"):
+        folder = world.home.path / name
+        folder.mkdir()
+        (folder / "run.json").write_text('{"of": "another program"}')
+    said = complaint(capsys, "runs", "delete", "other", "--yes")
+    assert f"{world.home.path / 'other'} is no run of a session" in said
+    assert complaint(capsys, "runs", "delete", "./mine", "--yes") == said.replace("other", "mine")
+    copy = world.home.path / "kept" / "001-train"
+    shutil.copytree(run.path, copy)
+    assert "is no run of a session" in complaint(capsys, "runs", "delete", str(copy), "--yes")
+    # A run's name or number means the run.
+    for name in ("mine", "1"):
+        assert answer(capsys, "runs", "show", name)["run"] == str(run.path)
+    answer(capsys, "runs", "delete", "mine", "--yes")
+    assert not run.path.exists()
+    assert all((world.home.path / name / "run.json").is_file() for name in ("mine", "other", "1"))
+
+
+@pytest.mark.parametrize("typed", ["y\n", "n\n", "", None])
+def test_the_question_is_no_part_of_the_answer(
+    typed: str | None, world: World, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "" is Ctrl-D, None a process without a standard input."""
+    run = world.run()
+    stdin = None if typed is None else StringIO(typed)
+    if stdin is not None:
+        monkeypatch.setattr(stdin, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    code = lmbench(["runs", "delete", "1", "--json"])
+    out, err = capsys.readouterr()
+    if typed == "y\n":
+        assert (code, json.loads(out)[0]["deleted"]) == (0, True)
+    else:
+        assert (code, out) == (2, "")
+        assert ("add --yes" if typed is None else "nothing was changed") in err
+    assert f"Delete {run.ref} for good?" in err
+    assert run.path.exists() == (typed != "y\n")
+
+
 @pytest.mark.parametrize("teacher", ["1", "parent"])
 def test_what_a_queued_run_needs_is_deleted_with_it_or_not_at_all(
     teacher: str, world: World, capsys: Capture
@@ -194,6 +243,43 @@ def test_nothing_is_done_where_one_of_the_runs_is_not_there(world: World, capsys
     assert "no run 9" in complaint(capsys, "runs", "stop", "1", "9")
     assert run.read().status == "queued"
     assert asked(run) == []
+
+
+@pytest.mark.parametrize("now", [[], ["--now"]])
+def test_where_one_refuses_the_others_are_asked_all_the_same(
+    now: list[str], world: World, capsys: Capture
+) -> None:
+    ended, working, waiting = world.run(), world.run(), world.run()
+    ended.update(status="finished")
+    launch.start(working)
+    world.until_working(working)
+    assert lmbench(["runs", "stop", "1", "2", "3", *now]) == 2
+    out, err = capsys.readouterr()
+    done = "was killed" if now else "stops after its step"
+    # What waits leaves the queue before the end of another lets it begin.
+    assert out.splitlines() == [
+        f"{waiting.ref} has left the queue",
+        f"{working.ref} {done}",
+    ]
+    assert f"run {ended.ref} is finished" in err
+    world.until_status(working, "stopped")
+    assert waiting.status() == "stopped"
+    assert lmbench(["runs", "stop", "1", "--json"]) == 2
+    assert [run["status"] for run in json.loads(capsys.readouterr().out)] == ["finished"]
+
+
+def test_a_command_whose_run_is_stopped_by_another_fails(world: World, capsys: Capture) -> None:
+    run = world.run()
+
+    def stop_it() -> None:
+        world.until_working(run)
+        launch.request(run, "stop")
+
+    other = threading.Thread(target=stop_it)
+    other.start()
+    assert lmbench(["runs", "resume", "1"]) == 1
+    other.join()
+    assert f"{run.ref} was stopped before its end" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

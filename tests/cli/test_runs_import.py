@@ -43,7 +43,7 @@ def test_a_module_of_the_example_becomes_a_finished_run(home: Home, capsys: Capt
     save(model, home.path / "model.pt")
     document = answer(capsys, "runs", "import", "model.pt", "--data", "tiny")
     assert (document["kind"], document["status"], document["name"]) == (
-        *("train", "finished", "model.pt"),
+        *("train", "finished", "model"),
     )
     assert document["notes"][0] == "GRU, 2 layers of 8 units, embedding of 8, 19 types, tied"
     run = home.find_run(document["ref"])

@@ -113,11 +113,11 @@ def test_the_table_ends_where_a_row_is_stopped(
     def stopped(begin: Any, **_: Any) -> tuple[Run, int]:
         run = home.find_run("reproduce/1")
         assert run.transition("stopped")
-        return run, 0
+        return run, 1
 
     monkeypatch.setattr("lmbench.cli.start_run.work_through", stopped)
     assert lmbench(["reproduce", "quantization", "--data", "tiny"]) == INTERRUPTED
-    assert "reproduce/001-train was stopped before its end" in capsys.readouterr().err
+    assert "the same command again goes on with it" in capsys.readouterr().err
     statuses = {run.status() for run in home.session("reproduce").runs()}
     assert statuses == {"stopped"}
 

@@ -92,7 +92,7 @@ def test_no_run_is_made_while_it_is_seen_that_none_is_at_work(
     monkeypatch.setattr(manage, "refuse_busy", look)
     change(home)
     assert looks == [True]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(LmbenchError, match="is no session"):
         session.new_run(TrainConfig(), "train")
     assert not session.path.exists()
 

@@ -19,7 +19,7 @@ from lmbench.deploy.load_model import METADATA, LoadedModel
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.deploy.runtimes.onnx_runtime import open_session, too_large
 from lmbench.errors import LmbenchError
-from lmbench.session.files import write_atomic
+from lmbench.session.files import write_new
 
 __all__ = [
     "Check",
@@ -184,7 +184,9 @@ def _describe(model: onnx.ModelProto, loaded: LoadedModel) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        write_atomic(path, data)
+        write_new(path, data)
+    except FileExistsError:
+        raise LmbenchError(f"{path}: is there already; name another place") from None
     except OSError as error:
         reason = error.strerror or os.fspath(path)
         raise LmbenchError(f"{path}: cannot be written ({reason})") from None

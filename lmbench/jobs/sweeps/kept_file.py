@@ -16,6 +16,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps.plan import FILES, located
 from lmbench.jobs.sweeps.sweep_file import RECIPE, SWEEP_FILE, Sweep, parse_sweep, read_text
 from lmbench.session.files import files_in, write_atomic
+from lmbench.session.leftovers import is_temporary
 from lmbench.session.store import Run, RunRecord, Session
 
 __all__ = [
@@ -38,6 +39,7 @@ _FOLDERS = {
     "stats": "quantization",
     RECIPE: "recipes",
 }
+_OWN = re.compile(r"session\.json|proposals\.json|vocabulary/[0-9a-f]{32}\.txt|\.(\w+\.)?lock")
 _UNUSUAL = re.compile(r"[^A-Za-z0-9._ -]|^[^A-Za-z0-9]")
 
 
@@ -68,15 +70,17 @@ def kept_files(session: Session) -> list[Path]:
 
 def other_files(session: Session) -> list[Path]:
     """The files of a session that are neither of its sweep nor of its runs."""
-    own = {*kept_files(session), kept_path(session), session.path / "session.json"}
-    return [
-        path
-        for path in files_in(session.path)
-        if path not in own
-        and path.name != "proposals.json"
-        and path.relative_to(session.path).parts[0] not in ("runs", "vocabulary")
-        and not any(part.startswith(".") for part in path.relative_to(session.path).parts)
-    ]
+    own = {*kept_files(session), kept_path(session)}
+    runs = {run.path for run in session.runs()}
+    found = (path for path in files_in(session.path) if path not in own)
+    # What lies in a run's folder goes with the run.
+    others = [path for path in found if not runs.intersection(path.parents)]
+    return [path for path in others if not _is_own(path.relative_to(session.path))]
+
+
+def _is_own(path: Path) -> bool:
+    """Is it of the session itself: its record, words, locks, or what is not whole yet?"""
+    return bool(_OWN.fullmatch(path.as_posix())) or any(map(is_temporary, path.parts))
 
 
 def made_records(session: Session) -> Made:

@@ -231,13 +231,25 @@ def test_delete_keeps_a_session_whose_notes_cannot_be_read(sweep_home: Home) -> 
     assert (session.path / "session.json").read_text() == "{damaged"
 
 
-@pytest.mark.parametrize("more", ["notes", "samples.jsonl", "schedules/mine.yaml"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        "notes",
+        "samples.jsonl",
+        "schedules/mine.yaml",
+        "runs/003-train-backup/model.safetensors",
+        "vocabulary/notes.txt",
+        "schedules/proposals.json",
+        ".mine/notes.txt",
+    ],
+)
 def test_delete_keeps_the_session_of_what_the_user_made_there(sweep_home: Home, more: str) -> None:
     session, _ = start_sweep(sweep_home)
     control.stop(session)
     if more == "notes":
         session.update(notes="for the thesis")
     else:
+        (session.path / more).parent.mkdir(exist_ok=True)
         (session.path / more).write_text("mine")
     control.delete(session)
     assert session.exists()
