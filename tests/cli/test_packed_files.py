@@ -236,8 +236,9 @@ def test_a_quantized_run_is_packed_on_its_own_grid(
     values = {spec.values for spec in small.packed.specs.values() if len(spec.shape) == 2}
     assert values == {"int8"}
     assert document["results"]["runtime"] == as_is_runtime(small)
-    line = complaint(capsys, "pack", document["ref"], "--threads", "1")
-    assert f"is packed already: name the run it is of, {quantized.ref}" in line
+    for command in (["pack"], ["quantize"], ["quantize", "--detach"]):
+        line = complaint(capsys, *command, document["ref"], "--threads", "1")
+        assert f"is packed already: name the run it is of, {quantized.ref}" in line
 
 
 @pytest.mark.parametrize("weights, rounds", [("fp32", False), ("int8", False), ("int4", True)])

@@ -177,6 +177,9 @@ def test_a_folder_that_is_no_run_is_not_deleted(
     copy = world.home.path / "kept" / "001-train"
     shutil.copytree(run.path, copy)
     assert "is no run of a session" in complaint(capsys, "runs", "delete", str(copy), "--yes")
+    # Nor is anything made beside it.
+    assert "is no session of a working folder" in complaint(capsys, "evaluate", str(copy))
+    assert list(copy.parent.iterdir()) == [copy]
     # A run's name or number means the run.
     for name in ("mine", "1"):
         assert answer(capsys, "runs", "show", name)["run"] == str(run.path)

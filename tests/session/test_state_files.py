@@ -21,6 +21,7 @@ from lmbench.session.files import (
     try_lock,
     write_atomic,
     write_json,
+    write_new,
 )
 
 
@@ -42,6 +43,26 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_takes_no_name_that_is_taken(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    path, dangling = tmp_path / "new", tmp_path / "dangling"
+    dangling.symlink_to("nowhere")
+    write_new(path, b"first")
+    for taken in (path, dangling):
+        with pytest.raises(FileExistsError, match=str(taken)):
+            write_new(taken, b"second")
+    assert path.read_bytes() == b"first"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dangling", "new"]
+    assert path.stat().st_nlink == 1
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
