@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 from lmbench.errors import BAD_INPUT, INTERRUPTED, LmbenchError, os_error_line
@@ -26,7 +27,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.disable()
     # pydantic would look for plugins in all that is installed; none of them is of use here.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    _open_missing_streams()
+    sys.exit(_flushed(run(list(sys.argv[1:] if arguments is None else arguments))))
+
+
+def _open_missing_streams() -> None:
+    """A process may be started without some of them (``>&-``); nothing is read or lost there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once all of the answer is written: as Python ends it would try that after all
+    errors are told."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Else it would try again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return code
+        sys.stderr.write(f"lmbench: standard output: {error.strerror}\n")
+        return code or BAD_INPUT
+    return code
 
 
 def run(arguments: list[str]) -> int:
@@ -55,7 +79,6 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has left (`| head`).
-        sys.stderr.close()
         return 0
     except OSError as error:
         complain(os_error_line(error, " ".join(_command_words(arguments))))

@@ -101,13 +101,15 @@ def free_place(flag: str, path: str | Path) -> Path:
     """Where the file or folder that a flag names can be made.
 
     Raises:
-        LmbenchError: something is there, or the folder that is to hold it is not.
+        LmbenchError: something is there, or the folder that is to hold it is not, or read-only.
     """
     place = expanded(path)
     if os.path.lexists(place):
         raise LmbenchError(f"{flag} {path}: is there already; name another place")
     if not place.absolute().parent.is_dir():
         raise LmbenchError(f"{flag} {path}: the folder {place.parent} is not there")
+    if not os.access(place.absolute().parent, os.W_OK):
+        raise LmbenchError(f"{flag} {path}: nothing may be written in the folder {place.parent}")
     return place
 
 
@@ -116,14 +118,18 @@ def write_new(flag: str, place: Path, data: bytes, *, kept: Path | None = None) 
     content is, too.
 
     Raises:
-        LmbenchError: something came to be there; it is left alone.
+        LmbenchError: something came to be there, which is left alone, or it cannot be written.
     """
+    where = f"the content is in {kept}" if kept else "name another place and try again"
     try:
         write_new_file(place, data)
     except FileExistsError:
-        where = f"the content is in {kept}" if kept else "name another place and try again"
         raise LmbenchError(
             f"{flag} {place}: came to be there during the work and was left alone; {where}"
+        ) from None
+    except OSError as error:
+        raise LmbenchError(
+            f"{flag} {place}: cannot be written ({error.strerror}); {where}"
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -89,18 +90,23 @@ def generate_run(
     if generation.unknown:
         words = ", ".join(f"'{word}'" for word in generation.unknown)
         note(f"not in the vocabulary, read as <unk>: {words}")
-    if run is not None:
-        append_sample(run.session, generation)
+    if run is not None and run.in_session:
+        _keep(run, generation)
     if target is not None:
-        try:
-            write_new("--outf", target, lines(generation.text.split()).encode())
-        except OSError as error:
-            raise LmbenchError(f"--outf {target}: cannot be written ({error.strerror})") from None
+        write_new("--outf", target, lines(generation.text.split()).encode())
     if not quiet:
         if config.alternatives:
             console().print(_alternatives(generation))
         _summarise(generation, target)
     return generation
+
+
+def _keep(run: Run, generation: Generation) -> None:
+    """Among the samples of the run's session, which may be someone else's."""
+    try:
+        append_sample(run.session, generation)
+    except OSError as error:
+        note(f"not kept among the samples of session {run.session.name}: {error.strerror}")
 
 
 class _Stream:
@@ -113,8 +119,10 @@ class _Stream:
 
     def __call__(self, word: Word) -> None:
         if self._to_file:
+            # The file is wanted whole, also where nobody reads how far it is.
             if self._count % self._interval == 0:
-                write(f"| Generated {self._count}/{self._total} words\n")
+                with suppress(BrokenPipeError):
+                    write(f"| Generated {self._count}/{self._total} words\n")
         elif self._joining is not None:
             write(self._joined(self._joining.add(word.text)))
             return

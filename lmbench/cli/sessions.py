@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -198,9 +199,10 @@ def pack_(
     target = output or Path(f"{found.name}{SUFFIX}")
     if target.is_dir():
         target = target / f"{found.name}{SUFFIX}"
-    if target.exists():
+    there = os.path.lexists(target)
+    if there:
         confirm(f"{target} is there already. Replace it?", yes=yes)
-    packed = pack(found, target)
+    packed = pack(found, target, replace=there)
     for left_out in packed.left_out:
         note(f"left out: {left_out}")
     written = {"name": found.name, "path": str(packed.path), "bytes": packed.bytes}

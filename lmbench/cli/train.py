@@ -226,6 +226,9 @@ def _check_files(files: Mapping[str, Path | None], *, detach: bool) -> None:
         LmbenchError: nobody will be there to write it, it would overwrite something, or its folder
             is missing.
     """
+    places = [path for path in files.values() if path is not None]
+    if len({expanded(path).resolve() for path in places}) < len(places):
+        raise LmbenchError(f"{' and '.join(files)} name one file: name two")
     for flag, path in files.items():
         if path is None:
             continue

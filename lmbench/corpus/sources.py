@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +151,8 @@ def known_names() -> list[str]:
 def _present(folder: Path) -> tuple[str, list[str]]:
     """The layout that most of the folder's files follow, and the splits it has there."""
     found = {
-        layout: [split for split in SPLITS if (folder / layout.format(split)).is_file()]
+        # In a folder that may not be looked at, `Path.is_file` would raise.
+        layout: [split for split in SPLITS if os.path.isfile(folder / layout.format(split))]  # noqa: PTH113
         for layout in LAYOUTS
     }
     layout = max(LAYOUTS, key=lambda one: len(found[one]))

@@ -26,6 +26,7 @@ from lmbench.session.files import (
     fsync_folder,
     json_bytes,
     parse_json,
+    take_name,
     temporary_file,
 )
 from lmbench.session.leftovers import unnamed_folder
@@ -89,8 +90,8 @@ class Packed:
     left_out: tuple[str, ...]
 
 
-def pack(session: Session, target: Path) -> Packed:
-    """Write the session into one file, replacing `target`.
+def pack(session: Session, target: Path, *, replace: bool = False) -> Packed:
+    """Write the session into one file, in the place of another one only with `replace`.
 
     Locks, process numbers and requests to workers stay out; a run that is lost or queued is written
     as lost or stopped, since no process will be there.
@@ -114,7 +115,10 @@ def pack(session: Session, target: Path) -> Packed:
                 _write(file, known, zipfile.ZIP_STORED)
             file.flush()
             os.fsync(file.fileno())
-            partial.replace(target)
+            if replace:
+                partial.replace(target)
+            else:
+                take_name(partial, target)
         fsync_folder(target.parent)
     except OSError as error:
         raise LmbenchError(f"cannot be written: {error.strerror or error} ({target})") from None

@@ -88,14 +88,14 @@ def write_new(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            _name(temporary, path)
+            take_name(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _name(temporary: Path, path: Path) -> None:
-    """Give a file its name, which nothing may have."""
+def take_name(temporary: Path, path: Path) -> None:
+    """Give a `temporary_file` its name. Raises FileExistsError where something has it."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:

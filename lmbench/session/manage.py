@@ -84,7 +84,10 @@ def copy_session(home: Home, name: str, new_name: str) -> Session:
     target = _free(home, new_name)
     refuse_busy(source, "copied", queued=False)
     with unnamed_folder(home.sessions_path) as staged:
-        shutil.copytree(source.path, staged, ignore=_of_the_moment, dirs_exist_ok=True)
+        shutil.copytree(
+            source.path, staged, ignore=_of_the_moment, dirs_exist_ok=True,
+            ignore_dangling_symlinks=True,
+        )  # fmt: skip
         copied = Session(staged)
         for run in source.runs():
             folder = staged / "runs" / run.path.name
@@ -208,7 +211,10 @@ class Deletion:
     def finish(self) -> None:
         """Remove it for good."""
         with self._held:
-            if self._aside.exists():
+            if self._aside.is_symlink():
+                # Of a folder elsewhere, which is the user's to remove.
+                self._aside.unlink()
+            elif self._aside.exists():
                 shutil.rmtree(self._aside)
 
 

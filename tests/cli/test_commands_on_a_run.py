@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -216,15 +217,22 @@ def test_a_run_finds_its_text_again_from_another_folder(
 
 @pytest.mark.parametrize("flag", ["--save", "--onnx-export"])
 def test_files_that_could_not_be_written_at_the_end_are_refused_at_the_start(
-    home: Home, capsys: Capture, tmp_path: Path, flag: str
+    home: Home, capsys: Capture, tmp_path: Path, flag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "there"
     there.write_text("precious")
+    shut = tmp_path / "shut"
+    shut.mkdir()
+    [other] = {"--save", "--onnx-export"} - {flag}
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != shut and may(path, mode))
     before = len(home.session("default").runs())
     for words, said in (
         ((str(tmp_path / "new"), "--detach"), "lmbench export"),
         ((str(there),), "is there already"),
         ((str(tmp_path / "no" / "file"),), "the folder"),
+        ((str(shut / "file"),), "nothing may be written"),
+        ((str(there.with_name("a")), other, str(there.with_name("a"))), "name one file"),
     ):
         assert lmbench(["train", "--data", "tiny", "--epochs", "1", flag, *words]) == 2
         err = capsys.readouterr().err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +167,46 @@ def test_outf_leaves_a_file_that_comes_to_be_there_during_the_work(
     # The text itself is not lost.
     [sample] = Home(tmp_path).find_run("1").session.samples_path.read_text().splitlines()
     assert len(json.loads(sample)["text"].split()) == 2
+
+
+def test_a_text_is_given_where_the_session_is_someone_elses(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("lmbench.cli.generate.append_sample", refuse)
+    target = tmp_path / "out.txt"
+    code, out, err = command("generate", "--words", "3", "--json", "--outf", str(target))
+    assert code == 0
+    assert len(json.loads(out)["text"].split()) == 3
+    assert len(target.read_text().split()) == 3
+    assert "not kept among the samples of session default: Permission denied" in err
+
+
+def test_a_text_of_a_run_outside_all_sessions_is_kept_nowhere(
+    command: Command, run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(run.path, folder / "models" / run.path.name)
+    shutil.copytree(run.session.path / "vocabulary", folder / "vocabulary")
+    (folder / "samples.jsonl").write_text("precious")
+    code, _, _ = command("generate", str(folder / "models" / run.path.name), "--words", "2")
+    assert code == 0
+    assert (folder / "samples.jsonl").read_text() == "precious"
+    assert not (folder / ".lock").exists()
+
+
+def test_outf_is_written_where_nobody_reads_the_progress(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("lmbench.cli.generate.write", closed)
+    target = tmp_path / "out.txt"
+    command("generate", "--words", "30", "--log-interval", "10", "--outf", str(target))
+    assert len(target.read_text().split()) == 30
 
 
 def test_each_generation_of_a_run_is_kept_with_its_session(command: Command, run: Run) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +73,37 @@ def test_a_command_that_may_not_write_says_what_and_why(
     assert err.count("\n") == 1
     assert str(home.path) in err or "packed.lmbench" in err or "report.md" in err
     assert len(home.session("default").runs()) == before
+
+
+def buffered(words: str, streams: str) -> tuple[int, str, str]:
+    """A command in a shell, its output buffered as it is in a pipe: code, stdout, stderr."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    line = f"{shlex.quote(sys.executable)} -m lmbench {words} {streams}"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False, env=env)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", ["schedule list --json", "schedule list"])
+def test_an_answer_that_cannot_be_written_is_told(words: str) -> None:
+    code, _, err = buffered(words, "> /dev/full")
+    assert code == 2
+    assert err.startswith("lmbench: ")
+    assert os.strerror(errno.ENOSPC) in err
+    assert err.count("\n") == 1
+
+
+def test_where_nobody_reads_an_answer_nothing_is_told() -> None:
+    assert buffered("schedule list --json", "| sh -c 'exec <&-; sleep 3'") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "words, streams, code", [("schedule list --json", ">&-", 0), ("score no.lmpack", "<&-", 2)]
+)
+def test_a_command_that_is_started_without_a_stream_has_an_empty_one(words, streams, code) -> None:
+    done, out, err = buffered(words, streams)
+    assert (done, out) == (code, "")
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=[errno.errorcode[n] for n in NUMBERS])

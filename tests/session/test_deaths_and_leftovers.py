@@ -230,6 +230,20 @@ def test_packing_writes_through_no_link_that_someone_laid(tmp_path: Path) -> Non
     assert unpack(target, home, "again").read().name == "again"
 
 
+def test_packing_replaces_nothing_unasked(tmp_path: Path) -> None:
+    session = linked_sessions(tmp_path).session("old")
+    target, dangling = tmp_path / "x.lmbench", tmp_path / "y.lmbench"
+    target.write_text("precious")
+    dangling.symlink_to("nowhere")
+    for taken in (target, dangling):
+        with pytest.raises(LmbenchError, match="cannot be written"):
+            pack(session, taken)
+    assert target.read_text() == "precious"
+    assert dangling.is_symlink()
+    pack(session, target, replace=True)
+    assert target.read_bytes()[:2] == b"PK"
+
+
 def test_unpacking_a_folder_is_refused_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(LmbenchError, match="a folder; unpack takes the file"):
         unpack(tmp_path, Home(tmp_path))

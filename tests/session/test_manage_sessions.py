@@ -108,6 +108,22 @@ def test_a_copy_refers_to_itself_and_the_first_is_untouched(home: Home, session:
         assert not mine.control_path.exists()
 
 
+def test_a_link_to_nothing_is_left_out_of_a_copy(home: Home, session: Session) -> None:
+    (session.path / "gone.txt").symlink_to("gone")
+    copy = copy_session(home, "old", "new")
+    assert len(copy.runs()) == 2
+    assert not os.path.lexists(copy.path / "gone.txt")
+
+
+def test_of_a_session_elsewhere_the_link_is_deleted(home: Home, session: Session) -> None:
+    elsewhere = home.path / "elsewhere"
+    session.path.rename(elsewhere)
+    session.path.symlink_to(elsewhere)
+    delete_session(home, "old")
+    assert list(home.sessions_path.iterdir()) == []
+    assert (elsewhere / "session.json").is_file()
+
+
 def test_a_copy_of_waiting_and_lost_runs_has_nothing_waiting_or_alive(
     home: Home, session: Session
 ) -> None:

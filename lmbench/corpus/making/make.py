@@ -16,6 +16,7 @@ from typing import TextIO
 
 from lmbench import __version__
 from lmbench.config.corpus_making import DataMakeConfig
+from lmbench.corpus.corpus import CACHE_FOLDER
 from lmbench.corpus.files import Progress, put_back, replace_folder, scratch_folder, sync
 from lmbench.corpus.ids import EOS, SPLITS, UNK
 from lmbench.corpus.making.bpe import TOKENIZER, check_installed, train_pieces
@@ -79,7 +80,7 @@ def data_make(
     Raises:
         LmbenchError: the name is taken or is none, a file is no text, or no corpus comes of it.
     """
-    target = _target(name, home, replace)
+    target = _target(name, home, files, replace=replace)
     reading = _Reading(find_files(files), config, progress)
     with scratch_folder(data_folder(home)) as scratch:
         built = scratch / name
@@ -98,7 +99,7 @@ def data_make(
     return card
 
 
-def _target(name: str, home: Path, replace: bool) -> Path:
+def _target(name: str, home: Path, files: Sequence[Path], *, replace: bool) -> Path:
     if not _NAME.fullmatch(name):
         raise LmbenchError(f"{name}: a corpus's name has letters, digits, '.', '-' and '_' alone")
     if name in known_names():
@@ -107,12 +108,32 @@ def _target(name: str, home: Path, replace: bool) -> Path:
     put_back(target)
     if target.exists() and not replace:
         raise LmbenchError(f"{target}: is there already: choose another name, or add --replace")
-    if target.exists() and read_card(target) is None:
+    if target.exists():
+        _check_replaced(target, files)
+    return target
+
+
+def _check_replaced(target: Path, files: Sequence[Path]) -> None:
+    """Raises LmbenchError where a corpus holds what would be lost with it."""
+    if read_card(target) is None:
         raise LmbenchError(
             f"{target}: was not made by `lmbench data make` (it has no {CARD}), so it is not "
             "replaced: choose another name"
         )
-    return target
+    if target.is_symlink():
+        raise LmbenchError(
+            f"{target}: is a link, which is not replaced: choose another name, or remove it"
+        )
+    own = {CARD, TOKENIZER, CACHE_FOLDER, *(LAYOUTS[0].format(split) for split in SPLITS)}
+    for path in sorted(target.iterdir()):
+        if path.name not in own:
+            raise LmbenchError(
+                f"{path}: was not made by `lmbench data make` and would be lost: move it out of "
+                f"{target}, or choose another name"
+            )
+    for path in files:
+        if path.resolve().is_relative_to(target.resolve()):
+            raise LmbenchError(f"{path}: lies in the corpus that it would replace")
 
 
 class _Reading:

@@ -71,11 +71,15 @@ def find_files(given: Sequence[Path]) -> list[RawFile]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and _format(Path(name)):
                 yield Path(root, name)
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _format(path: Path) -> Format | None:

@@ -318,9 +318,10 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         assert row is not None
         session = row.session
 
-        async def write(path: Path) -> None:
+        async def write(path: Path, *, replace: bool) -> None:
             self.bench.show_message(f"packing {session.name} …")
-            packed = await self.bench.run_in_thread(pack, session, path, doing="while packing")
+            work = partial(pack, session, path, replace=replace)
+            packed = await self.bench.run_in_thread(work, doing="while packing")
             if packed is not None:
                 left = f", left out {', '.join(packed.left_out)}" if packed.left_out else ""
                 self.bench.show_message(
@@ -337,7 +338,11 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         def named(answer: str | None) -> None:
             if answer:
                 path = target(answer)
-                self._unless_there(path, lambda: self._work(write(path)), lambda: ask(answer))
+                self._unless_there(
+                    path,
+                    lambda there: self._work(write(path, replace=there)),
+                    lambda: ask(answer),
+                )
 
         def ask(value: str) -> None:
             question = "Into which file? From the working folder, or a whole path:"
@@ -346,14 +351,17 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         ask(f"{session.name}{SUFFIX}")
 
     def _unless_there(
-        self, path: Path, go: Callable[[], object], back: Callable[[], object]
+        self, path: Path, go: Callable[[bool], object], back: Callable[[], object]
     ) -> None:
-        if not path.exists():
-            go()
+        if not os.path.lexists(path):
+            go(False)
             return
 
         def answered(answer: str | None) -> None:
-            (go if answer == "replace" else back)()
+            if answer == "replace":
+                go(True)
+            else:
+                back()
 
         answers = (
             Answer("replace", "r", "replace", danger=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import os
 import random
 import tracemalloc
 from collections import Counter
@@ -213,9 +214,40 @@ def test_a_name_that_is_taken_is_refused_and_replaced_only_when_asked(
     with pytest.raises(LmbenchError, match="was not made by `lmbench data make`"):
         data_make("own", [text], home, DataMakeConfig(), replace=True)
     assert (own / "train.txt").read_text() == "mine"
+    mine = home / "data" / "mine"
+    with pytest.raises(LmbenchError, match="lies in the corpus that it would replace"):
+        data_make("mine", [mine / "train.txt"], home, DataMakeConfig(), replace=True)
+    (mine / "notes.md").write_text("precious")
+    with pytest.raises(LmbenchError, match=r"notes\.md: was not made .* and would be lost"):
+        data_make("mine", [text], home, DataMakeConfig(), replace=True)
+    (mine / "notes.md").unlink()
+    mine.rename(home / "elsewhere")
+    mine.symlink_to(home / "elsewhere")
+    with pytest.raises(LmbenchError, match="is a link, which is not replaced"):
+        data_make("mine", [text], home, DataMakeConfig(), replace=True)
+    assert open_corpus("mine", home).fingerprint != other
     for bad in ("pydoc", "a/b", ".hidden", "..", "-x"):
         with pytest.raises(LmbenchError, match=r"name"):
             data_make(bad, [text], home, DataMakeConfig())
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out_in_silence(
+    text: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    for name in ("a", "b"):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "one.txt").write_bytes(text.read_bytes())
+    scan = os.scandir
+
+    def refusing(folder: Any) -> Any:
+        if Path(folder).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match="tree/b"):
+        data_make("mine", [tree], home, DataMakeConfig())
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
