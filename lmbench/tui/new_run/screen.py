@@ -113,6 +113,9 @@ same.
         self._offered: dict[str, str] = {}
         # The schedule that `_inherited` reads the needed epochs from.
         self._schedule = ""
+        # The preset in the form, and what was typed that is none of it.
+        self._preset = ""
+        self._typed: dict[str, str] = {}
         # What differs from the defaults, or from the parent of a pruning.
         self.given: dict[str, Any] = {}
         self._visited = "@kind"
@@ -175,6 +178,7 @@ same.
         self.form.fill(texts_of(self.settings, self._first))
         if draft is not None:
             self.form.fill(draft.texts)
+            self._preset = draft.texts.get("@preset", "")
             if draft.visited in self.form.specs:
                 self.form.focus_field(draft.visited)
         self._read()
@@ -309,9 +313,19 @@ same.
                 self._settle()
 
     def _fill(self, preset: str) -> None:
-        """Put a published command or a recipe into the form: the rest goes back to its default."""
-        values = {**self._base(), **preset_settings(preset)}
-        self.form.fill(texts_of(self.settings, values))
+        """Put a published command or a recipe into the form, in the place of the one before.
+
+        What was typed besides stays, and comes back where it was hidden by another preset.
+        """
+        base, last = self._base(), preset_settings(self._preset)
+        before = texts_of(self.settings, {**base, **last})
+        hidden = {name: text for name, text in self._typed.items() if name in last}
+        texts = self.form.values
+        typed = {name: texts[name] for name, text in before.items() if texts[name] != text}
+        self._preset, self._typed = preset, {**hidden, **typed}
+        own = preset_settings(preset)
+        kept = {name: text for name, text in self._typed.items() if name not in own}
+        self.form.fill({**texts_of(self.settings, {**base, **own}), **kept})
         self._read()
 
     def _settle(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -322,11 +322,8 @@ opened again, the draft is back. The last eight drafts are kept.
         def named(answer: str | None) -> None:
             if not answer:
                 return
-            path, other = self._target(answer), False
-            # Where one may not look, writing says why.
-            with suppress(OSError):
-                other = path.exists() and path.resolve() != self._file
-            if other:
+            path = self._target(answer)
+            if self._would_lose(path):
                 ask_to_replace(self.app, "Save the schedule", path, lambda: written(path))
             else:
                 written(path)
@@ -349,6 +346,20 @@ opened again, the draft is back. The last eight drafts are kept.
 
         name = self._proposed_name()
         self.app.push_screen(TextDialog("Save the schedule", question, name, _check_name), named)
+
+    def _would_lose(self, path: Path) -> bool:
+        """Is there another file, or something else in this one than when it was opened or saved?"""
+        try:
+            if not os.path.lexists(path):
+                return False
+            if path.resolve() != self._file:
+                return True
+            return path.read_text(encoding="utf-8") != self._saved
+        except UnicodeDecodeError:
+            return True
+        except OSError:
+            # Writing says why.
+            return False
 
     def _proposed_name(self) -> str:
         """What leads to the file that was opened or saved before."""

@@ -185,6 +185,23 @@ async def test_each_published_command_and_recipe_fills_the_form_and_the_defaults
         assert form(pilot).given == {}
 
 
+async def test_what_was_typed_stays_when_a_recipe_is_chosen_and_comes_back_after_it(world, started):
+    async with opened(world) as pilot:
+        await go_to(pilot, "lr")
+        await press(pilot, *"5")
+        await go_to(pilot, "seed")
+        await press(pilot, *"7")
+        for preset in ("recipe awd", "recipe cosine"):
+            form(pilot).form.set_value("@preset", preset)
+            await pilot.pause()
+            name = preset.removeprefix("recipe ")
+            assert form(pilot).given["seed"] == 7
+            assert form(pilot).form.values["lr"] == f"{recipe_settings(name)['lr']:g}"
+        form(pilot).form.set_value("@preset", "defaults")
+        await pilot.pause()
+        assert form(pilot).given == {"lr": 5.0, "seed": 7}
+
+
 async def test_a_letter_chooses_and_no_letter_reaches_the_screen(world, started):
     async with opened(world) as pilot:
         await press(pilot, "s")

@@ -165,6 +165,21 @@ async def test_a_file_that_was_opened_is_saved_without_a_question(full):
     assert path.read_text().startswith("# version")
 
 
+@pytest.mark.parametrize("theirs", [b"theirs\n", b"\xff\xfe"])
+async def test_what_another_program_wrote_meanwhile_is_only_replaced_when_asked(full, theirs):
+    path = full.home.path / "mine.yaml"
+    path.write_text("version: 1\npolicies: []\n")
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+o", "up", "enter", *"mine.yaml", "enter", *"# ")
+        path.write_bytes(theirs)
+        await press(pilot, "ctrl+s", "end", "ctrl+u", *"./mine.yaml", "enter")
+        assert isinstance(pilot.app.screen, QuestionDialog)
+        await press(pilot, "escape")
+        assert path.read_bytes() == theirs
+        await press(pilot, "ctrl+s", "end", "ctrl+u", *"./mine.yaml", "enter", "r")
+        assert path.read_text() == screen(pilot).editor.text
+
+
 @pytest.mark.parametrize("folder", ["my/schedules", "sessions/demo/schedules"])
 async def test_the_name_that_is_proposed_is_that_of_the_file_that_was_opened(full, folder):
     path = full.home.path / folder / "mine.yml"
