@@ -113,7 +113,8 @@ def queue_chain(
         check: called when all is seen to be right and nothing is made yet; what it raises ends it.
 
     Raises:
-        LmbenchError: the corpus or a schedule is wrong; nothing is made then.
+        LmbenchError: the corpus or a schedule is wrong, or no process can be started; nothing is
+            made then.
     """
     from lmbench.jobs import launch
 
@@ -123,11 +124,12 @@ def queue_chain(
             has_parent, name = step.parent is not None, session.name
             check_training(step.config, home, progress, has_parent=has_parent, session=name)
     check()
-    runs: list[Run] = []
-    for step in steps:
-        runs.append(make_step(session, step, None if step.parent is None else runs[step.parent]))
-    # Its supervisor goes on with whatever waits, the oldest first.
-    launch.start(runs[0])
+    with launch.all_or_none() as runs:
+        for step in steps:
+            parent = None if step.parent is None else runs[step.parent]
+            runs.append(make_step(session, step, parent))
+        # Its supervisor goes on with whatever waits, the oldest first.
+        launch.start(runs[0])
     return runs
 
 

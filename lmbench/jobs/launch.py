@@ -11,6 +11,7 @@ import platform
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,11 +26,13 @@ from lmbench.jobs.queue import is_queued
 from lmbench.session.attempts import fence_attempts, last_sign_of_life
 from lmbench.session.event_log import EventLog
 from lmbench.session.events import Event
+from lmbench.session.manage import delete_run
 from lmbench.session.store import LIVE, Home, Run, RunRecord, Status
 
 __all__ = [
     "Action",
     "Look",
+    "all_or_none",
     "follow",
     "queue",
     "request",
@@ -91,6 +94,21 @@ def start_all(runs: Sequence[Run]) -> None:
             waiting.setdefault(record.place, []).append(run)
     for place, its in waiting.items():
         place_named(place).submit(its)
+
+
+@contextmanager
+def all_or_none() -> Iterator[list[Run]]:
+    """A list for runs that are made and started together: where one cannot be, the others are
+    removed again but for those that are worked on by then."""
+    runs: list[Run] = []
+    try:
+        yield runs
+    except (LmbenchError, OSError):
+        for run in reversed(runs):
+            with suppress(LmbenchError, OSError):
+                if run.status() == "queued":
+                    delete_run(run)
+        raise
 
 
 def follow(run: Run) -> Iterator[Look]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +19,12 @@ from lmbench.config import (
 )
 from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
-from lmbench.jobs import prepare
+from lmbench.jobs import launch, prepare
 from lmbench.jobs.chains import CHAINS, Step, chain_steps, seconds_of
 from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run, run_name
 from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.report.training_speed import Measured, operations
-from lmbench.session import Home
+from lmbench.session import Home, Run
 from lmbench.session.store import Corpus
 
 
@@ -217,3 +218,23 @@ def test_overrides_come_back_from_the_command_line():
     assert bound.arguments["override"] == overrides
     assert bound.arguments["preset"] == "fp16"
     assert bound.arguments["run"] == "a/1"
+
+
+@pytest.mark.parametrize("error", [LmbenchError("no process"), OSError(28, "full")])
+def test_of_runs_that_are_started_together_there_are_all_or_none(
+    tmp_path: Path, error: Exception
+) -> None:
+    session = Home(tmp_path).open_session()
+
+    def three() -> list[Run]:
+        return [session.new_run(TrainConfig(), "train") for _ in range(3)]
+
+    with launch.all_or_none() as runs:
+        runs += three()
+    assert len(session.runs()) == 3
+    with pytest.raises(type(error)), launch.all_or_none() as runs:
+        runs += three()
+        # What a supervisor began with meanwhile stays.
+        runs[0].update(status="running")
+        raise error
+    assert [run.id for run in session.runs()] == [1, 2, 3, 4]

@@ -39,14 +39,14 @@ def queue_benchmarks(views: list[RunView]) -> list[RunView]:
     from lmbench.jobs import launch
     from lmbench.jobs.prepare import command_for
 
-    runs = [
-        view.run.session.new_run(
-            BenchmarkConfig(), "benchmark", name=f"speed of {view.id}", parent=view.run,
-            command=command_for("benchmark", {}, parent=view.run.ref),
-        )
-        for view in views
-    ]  # fmt: skip
-    launch.start_all(runs)
+    with launch.all_or_none() as runs:
+        for view in views:
+            command = command_for("benchmark", {}, parent=view.run.ref)
+            runs.append(view.run.session.new_run(
+                BenchmarkConfig(), "benchmark", name=f"speed of {view.id}", parent=view.run,
+                command=command,
+            ))  # fmt: skip
+        launch.start_all(runs)
     return views
 
 
@@ -112,12 +112,12 @@ def queue_evaluations(views: list[RunView], way: str) -> tuple[list[RunView], Le
 
     views, left_out = divide(views, way)
     settings = {**WAYS[way][0], "tune": True, "tune_tokens": _TUNE_TOKENS}
-    runs = [
-        view.run.session.new_run(
-            validate(EvaluateConfig, settings), "evaluate", name=f"{way} on {view.id}",
-            parent=view.run, command=command_for("evaluate", settings, parent=view.run.ref),
-        )
-        for view in views
-    ]  # fmt: skip
-    launch.start_all(runs)
+    config = validate(EvaluateConfig, settings)
+    with launch.all_or_none() as runs:
+        for view in views:
+            command = command_for("evaluate", settings, parent=view.run.ref)
+            runs.append(view.run.session.new_run(
+                config, "evaluate", name=f"{way} on {view.id}", parent=view.run, command=command,
+            ))  # fmt: skip
+        launch.start_all(runs)
     return views, left_out

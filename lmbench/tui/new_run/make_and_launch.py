@@ -30,6 +30,7 @@ def make_and_launch(
         )
     task.check()
     session = session or home.open_session()
-    run = make_run(session, kind, config, parent=parent, name=name, command=command)
-    launch.start(run)
-    return run
+    with launch.all_or_none() as made:
+        made.append(make_run(session, kind, config, parent=parent, name=name, command=command))
+        launch.start(made[0])
+    return made[0]
