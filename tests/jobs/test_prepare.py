@@ -232,9 +232,14 @@ def test_of_runs_that_are_started_together_there_are_all_or_none(
     with launch.all_or_none() as runs:
         runs += three()
     assert len(session.runs()) == 3
-    with pytest.raises(type(error)), launch.all_or_none() as runs:
-        runs += three()
-        # What a supervisor began with meanwhile stays.
-        runs[0].update(status="running")
-        raise error
+
+    def fail() -> None:
+        with launch.all_or_none() as runs:
+            runs += three()
+            # What a supervisor began with meanwhile stays.
+            runs[0].update(status="running")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
     assert [run.id for run in session.runs()] == [1, 2, 3, 4]

@@ -266,7 +266,8 @@ are kept in the session's `samples.jsonl`.
 
     def _show_last(self, view: RunView, samples: SavedSamples) -> None:
         if self.bench.selected == view.key and self._shows_others(view):
-            shown, sample = self._requests.last_of(view.key), samples.last_of(view.key)
+            created = view.record.created if view.record is not None else 0.0
+            shown, sample = self._requests.last_of(view.key), samples.last_of(view.key, created)
             if not shown and sample is not None:
                 shown = [saved_text(view, sample)]
             if not shown and not self.drafts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from lmbench.session import Session
 from lmbench.session.files import file_stamp
@@ -17,13 +18,14 @@ _TAIL_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that a run wrote; `tokens_per_s` is None where it is not known, `cache` 0 where it was
-    written without one."""
+    """A text that a run wrote; `tokens_per_s` and `time` are None where they are not known, `cache`
+    is 0 where it was written without one."""
 
     prompt: str
     words: tuple[str, ...]
     tokens_per_s: float | None
     cache: int = 0
+    time: float | None = None
 
 
 class SavedSamples:
@@ -54,9 +56,12 @@ class SavedSamples:
                 newest[found[0]] = found[1]
         self._stamp, self._newest = stamp, newest
 
-    def last_of(self, key: str) -> Sample | None:
-        """The newest text of the run with this key, its folder's name; None where there is none."""
-        return self._newest.get(key)
+    def last_of(self, key: str, created: float = 0.0) -> Sample | None:
+        """The newest text of the run with this key, its folder's name, and none of a deleted run
+        that was called so before it was `created`; None where there is none."""
+        found = self._newest.get(key)
+        before = found is not None and found.time is not None and found.time < created
+        return None if before else found
 
 
 def _parse(line: bytes) -> tuple[str, Sample] | None:
@@ -68,15 +73,18 @@ def _parse(line: bytes) -> tuple[str, Sample] | None:
     if not isinstance(document, dict):
         return None
     run, prompt, text = (document.get(name) for name in ("run", "prompt", "text"))
-    rate, settings = document.get("tokens_per_s"), document.get("settings")
+    rate, written = (_positive(document.get(name)) for name in ("tokens_per_s", "t"))
+    settings = document.get("settings")
     if not (isinstance(run, str) and isinstance(prompt, str) and isinstance(text, str)):
         return None
     words = tuple(text.split())
     if not words:
         return None
-    known = (
-        float(rate) if isinstance(rate, int | float) and 0 < rate <= sys.float_info.max else None
-    )
     cache = settings.get("cache") if isinstance(settings, dict) else 0
     cache = cache if isinstance(cache, int) else 0
-    return run.rpartition("/")[2], Sample(prompt, words, known, cache)
+    return run.rpartition("/")[2], Sample(prompt, words, rate, cache, written)
+
+
+def _positive(found: Any) -> float | None:
+    fits = isinstance(found, int | float) and 0 < found <= sys.float_info.max
+    return float(found) if fits else None

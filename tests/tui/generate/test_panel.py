@@ -662,6 +662,17 @@ async def test_what_was_kept_and_does_not_fit_is_passed_over(full, kept):
         assert (values["temperature"], values["top_k"], values["runtime"]) == (0.8, 40, "as-is")
 
 
+async def test_a_new_run_shows_no_text_of_a_deleted_one_of_its_name(full):
+    created = full.home.find_run("demo/1").read().created
+    line = {"run": "demo/001-train", "prompt": "in", "text": "another's text"}
+    path = full.session.samples_path
+    for t, shown in ((created - 60, False), (created + 60, True)):
+        path.write_text(json.dumps({**line, "t": t}))
+        async with opened(full) as pilot:
+            await at_rest(pilot)
+            assert ("another's" in screen_text(views(pilot)[0])) == shown
+
+
 async def test_what_a_run_wrote_before_is_there_until_something_is_written(full):
     def line(run: str, text: str, **more: Any) -> str:
         line = {"run": f"demo/{run}", "prompt": "in", "text": text, "tokens_per_s": 4.0, **more}
