@@ -243,7 +243,8 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
             return
         words = card["splits"]["train"]["words"]
         self.bench.show_message(f"{name}: {words:,} words to train on")
-        if not self.gone:
+        # Not over a dialog, nor in the place of one.
+        if not self.gone and self.is_current:
             self._session()
             self.dismiss(None)
             self.bench.open("new_run", kind="train", settings={"data": name})

@@ -334,7 +334,10 @@ are kept in the session's `samples.jsonl`.
         column = self._texts.with_word(event.word)
         draft = column.text.draft if column is not None else None
         view = self.bench.snapshot.run(draft.key) if draft is not None else None
-        if column is None or draft is None or view is None:
+        if column is None or draft is None:
+            return
+        if view is None:
+            self.bench.show_message("that run is gone", keep=False)
             return
         if self.bench.demo:
             self.bench.show_message(self._why_unable(view))

@@ -262,6 +262,7 @@ the next panel.
         """Make a run of what the cursor is on."""
         view = self.subject
         if view is None:
+            self.bench.show_message("that run is gone", keep=False)
             return
         if self.panel("prune").has_focus_within:
             await self._open_prune_form(view)

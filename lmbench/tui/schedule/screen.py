@@ -11,6 +11,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.events import Resize
 from textual.timer import Timer
 from textual.widgets import Static
@@ -125,7 +126,7 @@ opened again, the draft is back. The last eight drafts are kept.
         if self._checked.problems:
             assert self._config is not None
             self._source, self._saved = GRADUAL, schedule_for(self._config)
-            self.editor.load_text(self._saved)
+            self.editor.load_text(drafts(self.bench).get(GRADUAL, self._saved))
             self._check()
 
     def on_resize(self, event: Resize) -> None:
@@ -190,7 +191,8 @@ opened again, the draft is back. The last eight drafts are kept.
         self.query_one("#verdict", Static).update(self._verdict())
         box = self.query_one("#text")
         changed = " *" if text != self._saved and self._path else ""
-        box.border_title = (
+        # A file's name is no markup.
+        box.border_title = Content(
             f"Schedule {printable(Path(self._path).name) or 'not saved yet'}{changed}"
         )
         box.border_subtitle = self._for()
@@ -279,6 +281,12 @@ opened again, the draft is back. The last eight drafts are kept.
         """Open it; where it has a draft, ask which of the two."""
         # The last keys may not have been judged yet, and the draft is kept by judging.
         self._check()
+        if self._is_too_long:
+            self._ask_to_lose(lambda: self._open(source))
+        else:
+            self._open(source)
+
+    def _open(self, source: str) -> None:
         if source not in drafts(self.bench):
             self._load(source)
             return
@@ -383,17 +391,22 @@ opened again, the draft is back. The last eight drafts are kept.
         # The last keys may not have been judged yet, and the draft is kept by judging.
         self._check()
         text = self.editor.text
-        if text != self._saved and len(text) > LONGEST:
-            self._ask_to_lose()
+        if self._is_too_long:
+            self._ask_to_lose(lambda: self.dismiss(None))
             return
         if text != self._saved:
             self.bench.show_message("the schedule's draft is kept")
         self.dismiss(self._path if self._picking and text == self._saved else None)
 
-    def _ask_to_lose(self) -> None:
+    @property
+    def _is_too_long(self) -> bool:
+        """Is there something unsaved that no draft keeps?"""
+        return self.editor.text != self._saved and len(self.editor.text) > LONGEST
+
+    def _ask_to_lose(self, leave: Callable[[], object]) -> None:
         def answered(answer: str | None) -> None:
             if answer == "leave":
-                self.dismiss(None)
+                leave()
 
         question = f"Longer than {LONGEST:,} characters, it is not kept as a draft."
         answers = (Answer("leave", "l", "leave it", danger=True), Answer("", "escape", "stay"))

@@ -315,8 +315,20 @@ async def test_what_is_too_long_for_a_draft_is_not_left_without_a_question(full)
         assert isinstance(pilot.app.screen, QuestionDialog)
         await press(pilot, "escape")
         assert isinstance(pilot.app.screen, ScheduleScreen)
+        # Nor for another one.
+        await press(pilot, "ctrl+o", "enter")
+        assert isinstance(pilot.app.screen, QuestionDialog)
+        await press(pilot, "escape")
+        assert screen(pilot).editor.text == "#" * (LONGEST + 1)
         await press(pilot, "escape", "l")
         assert isinstance(pilot.app.screen, MainScreen)
+
+
+async def test_brackets_in_the_name_of_a_file_are_no_markup(full):
+    (full.home.path / "a[b].yaml").write_text("version: 1\n")
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+o", "up", "enter", *"a[b].yaml", "enter")
+        assert "Schedule a[b].yaml" in driving.words(pilot)
 
 
 async def test_the_newest_eight_drafts_are_kept(full):
