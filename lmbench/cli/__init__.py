@@ -48,7 +48,9 @@ def _flushed(code: int) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return code
-        sys.stderr.write(f"lmbench: standard output: {error.strerror}\n")
+        from lmbench.cli.output import complain
+
+        complain(f"standard output: {error.strerror}")
         return code or BAD_INPUT
     return code
 

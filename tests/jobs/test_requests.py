@@ -43,11 +43,17 @@ def test_a_run_without_a_process_can_be_asked_for_nothing(
     assert asked(run) == []
 
 
-@pytest.mark.parametrize("action", ["pause", "continue", "checkpoint", "kill"])
+@pytest.mark.parametrize("action", ["pause", "continue", "checkpoint"])
 def test_a_waiting_run_can_only_be_stopped(run: Run, action: launch.Action) -> None:
     with pytest.raises(LmbenchError, match="stop takes it out of the queue"):
         launch.request(run, action)
     assert run.read().status == "queued"
+
+
+@pytest.mark.parametrize("action", ["stop", "kill"])
+def test_a_waiting_run_leaves_the_queue(run: Run, action: launch.Action) -> None:
+    launch.request(run, action)
+    assert (run.read().status, run.read().reason) == ("stopped", "stopped in the queue")
 
 
 def test_a_paused_run_is_not_paused_again(run: Run) -> None:
