@@ -60,26 +60,32 @@ def best_first(candidates: Iterable[Candidate]) -> list[Candidate]:
     return sorted(candidates, key=lambda c: (order[c.state], c.loss, c.bytes, c.number))
 
 
-_SAVED = ("number", "name", "settings", "preset", "words", "loss", "ppl", "bytes", "seconds")
+_ASKED = ("number", "name", "settings", "preset", "words")
+_SCORES = ("loss", "ppl", "bytes", "seconds")
 
 
 def to_json(candidates: Iterable[Candidate]) -> list[dict[str, Any]]:
-    """The evaluated ones, to be saved."""
-    return [{key: getattr(c, key) for key in _SAVED} for c in candidates if c.state == "evaluated"]
+    """Those that did not fail, to be saved; one without scores waits again when it is read."""
+    return [
+        {key: getattr(c, key) for key in (*_ASKED, *_SCORES * (c.state == "evaluated"))}
+        for c in candidates
+        if c.state != "failed"
+    ]
 
 
 def from_json(document: Any) -> list[Candidate]:
     """What was saved; entries that do not fit are left out."""
     found = []
     for entry in document if isinstance(document, list) else []:
-        if not isinstance(entry, dict) or set(entry) != set(_SAVED):
+        if not isinstance(entry, dict) or set(entry) - set(_SCORES) != set(_ASKED):
             continue
-        numbers = (entry["number"], entry["loss"], entry["ppl"], entry["bytes"], entry["seconds"])
+        scores = [entry[name] for name in _SCORES if name in entry]
         texts = (entry["name"], entry["preset"], entry["words"])
-        good = all(isinstance(n, int | float) for n in numbers)
+        good = all(isinstance(n, int | float) for n in (entry["number"], *scores))
         good = good and all(isinstance(text, str) for text in texts)
+        good = good and len(scores) in (0, len(_SCORES))
         if good and (entry["settings"] == {} or are_settings(entry["settings"])):
-            found.append(Candidate(**entry, state="evaluated"))
+            found.append(Candidate(**entry, state="evaluated" if scores else "waiting"))
     return found
 
 

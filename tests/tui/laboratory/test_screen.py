@@ -421,6 +421,17 @@ def test_what_an_older_version_saved_of_the_laboratory_is_read() -> None:
     assert SavedState.from_json(saved, 7).candidates == (entry,)
 
 
+def test_what_was_still_to_be_evaluated_waits_again_and_what_failed_is_gone() -> None:
+    states = ("running", "waiting", "failed")
+    asked = [Candidate(n, "own", BASE, state=state) for n, state in enumerate(states, 1)]
+    saved = json.loads(json.dumps(SavedState(tuple(asked)).to_json(7), allow_nan=False))
+    waiting = (replace(asked[0], state="waiting"), asked[1])
+    assert SavedState.from_json(saved, 7).candidates == waiting
+    del saved["candidates"][0]["words"]
+    saved["candidates"][1]["loss"] = 4.0
+    assert SavedState.from_json(saved, 7).candidates == ()
+
+
 @pytest.mark.parametrize(
     "damage",
     [{"settings": {**BASE, "colour": "red"}}, {"settings": {"overrides": 3}}, {"name": 4},
