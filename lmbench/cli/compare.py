@@ -111,7 +111,7 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a session as one Markdown or HTML file: its table, curves and commands."""
+    """Write a session as one Markdown or HTML file: its table and commands, in HTML its curves."""
     found = Home.find().session(session)
     if json:
         refuse_flags("the document goes to stdout with --json", output=output)

@@ -12,6 +12,7 @@ from lmbench.cli.output import Json, console, print_json
 from lmbench.cli.progress import corpus_progress
 from lmbench.cli.start_run import work_through_all
 from lmbench.config import TrainConfig
+from lmbench.config.training import ModelConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.published_tables import Reproduction, Row, Scale, TableName, plan
 from lmbench.jobs.reproduce import begin, check_rows, compared, make_runs, over_seeds
@@ -19,7 +20,7 @@ from lmbench.report.compare import OVER_SEEDS
 from lmbench.report.numbers import size
 from lmbench.report.published_figures import CORPUS
 from lmbench.report.seeds import Spread
-from lmbench.session import Home
+from lmbench.session import Home, Run
 from lmbench.session.store import check_session_name
 
 __all__ = ["reproduce"]
@@ -77,6 +78,8 @@ def reproduce(
     given = {"data": data, "device": device, "threads": threads}
     changes = {key: value for key, value in given.items() if value not in ("auto", 0)}
     first = TrainConfig.model_fields["seed"].default
+    # The published figures beside a model are those of its shape.
+    changes |= _shape_of(taken)
     plans = [plan(table, scale, {**changes, "seed": first + n}) for n in range(seeds)]
     check_session_name(session)
     if taken is None:
@@ -101,6 +104,14 @@ def reproduce(
         drawn = _table_of_ways if table == "cache" else _table
         console().print(_annotated(drawn(plans[0], rows, session), plans[0], rows))
     return code
+
+
+def _shape_of(model: Run | None) -> dict[str, Any]:
+    """Of a training's model, as settings."""
+    config = model.config() if model is not None else None
+    if not isinstance(config, TrainConfig):
+        return {}
+    return {name: getattr(config, name) for name in ModelConfig.model_fields}
 
 
 def _table(reproduction: Reproduction, rows: list[dict[str, Any]], session: str) -> Table:

@@ -208,6 +208,10 @@ def _write_plot(sweep: SweepStatus, path: Path) -> None:
     from lmbench.report.plots.export import export
 
     place = free_place("--plot", path)
+    if (corpora := len({row.corpus for row in sweep.rows if row.test})) > 1:
+        raise LmbenchError(
+            f"--plot {path}: perplexities on {corpora} corpora do not compare; give each a sweep"
+        )
     front = front_plot([plotted(row) for row in sweep.rows])
     if front is None:
         raise LmbenchError(f"--plot {path}: fewer than two settings have a finished run yet")

@@ -139,16 +139,19 @@ _OURS = ("valid_ppl", "test_ppl", "valid_change", "test_change", *_SHARED)
 def over_seeds(tables: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """One table of several that differ in seed alone: the means of our figures, each change
     against the dense model of its own seed; of the perplexities the sample standard deviation, too,
-    and of how many seeds it is."""
+    and of how many seeds it is. What a run had when it was stopped, or has so far, is left out."""
     if len(tables) == 1:
         return tables[0]
     merged = []
+    begun = [table[0]["status"] == "finished" for table in tables]
     for rows in zip(*tables, strict=True):
+        done = [row for row, dense in zip(rows, begun, strict=True)
+                if dense and row["status"] == "finished"]  # fmt: skip
         entry = {**rows[0], "runs": [row["run"] for row in rows], "n": len(rows)}
         open_ones = [row["status"] for row in rows if row["status"] != "finished"]
         entry["status"] = open_ones[0] if open_ones else "finished"
         for key in _OURS:
-            spread = spread_of(row.get(key) for row in rows)
+            spread = spread_of(row.get(key) for row in done)
             if key in entry:
                 mean = spread.mean if spread else None
                 entry[key] = round(mean) if mean is not None and key in _COUNTS else mean

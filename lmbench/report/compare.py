@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lmbench.errors import LmbenchError
 from lmbench.printable import csv_text, one_line, printable
 from lmbench.report import numbers
-from lmbench.report.model_card import scored_checkpoint
+from lmbench.report.model_card import markdown_text, scored_checkpoint
 from lmbench.report.run_command import run_command
 from lmbench.report.runtime_table import (
     RUNTIME_COLUMNS,
@@ -144,9 +144,11 @@ class Comparison:
         match form:
             case "markdown":
                 rule = [("---" if key in _LEFT else "---:") for key, _ in self.columns]
-                body = [[cell.replace("|", "\\|") for cell in row] for row in self.cells()]
+                body = [list(map(markdown_text, row)) for row in self.cells()]
                 table = "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *body])
-                return table + (f"\n{self.note}\n" if self.note else "")
+                # A sign that it explains would begin a list.
+                note = self.note.replace("*", "\\*")
+                return table + (f"\n{note}\n" if note else "")
             case "csv":
                 return csv_text([self.keys, *self._values()])
             case "latex":
@@ -355,7 +357,7 @@ def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
         parts += [f"## {_IN_RUNTIMES}", runtimes] if runtimes else []
         parts += ["## How each was made"]
         parts += [
-            f"- `{name}`: {text}" + (f"\n  `{command}`" if command else "")
+            f"- {markdown_text(name)}: {text}" + (f"\n\n      {command}" if command else "")
             for name, text, command in made
         ]
         return printable("\n\n".join(part for part in parts if part)) + "\n"

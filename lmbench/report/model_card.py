@@ -39,13 +39,15 @@ def model_card(run: Run, weights_bytes: int, floats: bool) -> str:
     """
     record = run.read()
     metadata = yaml.safe_dump(_metadata(run, record), allow_unicode=True, sort_keys=False)
-    rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in _rows(run, record)]
+    rows = [
+        f"| {markdown_text(name)} | {markdown_text(value)} |" for name, value in _rows(run, record)
+    ]
     rows.append(f"| bytes of model.safetensors | {weights_bytes:,} |")
     parts = [
         f"---\n{metadata}---",
-        f"# {_cell(one_line(record.name))}",
-        f"A word-level language model ({_cell(record.shape.get('model', ''))}), exported by "
-        "lmbench. The figures are those of the run's record.",
+        f"# {markdown_text(one_line(record.name))}",
+        f"A word-level language model ({markdown_text(record.shape.get('model', ''))}), exported "
+        "by lmbench. The figures are those of the run's record.",
         "\n".join(["| | |", "| --- | ---: |", *rows]),
     ]
     if floats:
@@ -164,6 +166,6 @@ def _code(text: str) -> str:
     return f"{fence}\n{text.rstrip()}\n{fence}"
 
 
-def _cell(text: object) -> str:
+def markdown_text(text: object) -> str:
     """Text without what Markdown or HTML would make of it."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|&#" else c for c in one_line(text))

@@ -119,5 +119,7 @@ def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
                 if row.get("model") in ends and began["measured"] >= ends[row["model"]]
             ]
             for ref in {row["model"] for row in rows}:
-                found[ref] = [row for row in rows if row["model"] == ref]
+                before = found.get(ref)
+                if before is None or before[0]["measured"] <= began["measured"]:
+                    found[ref] = [row for row in rows if row["model"] == ref]
     return found

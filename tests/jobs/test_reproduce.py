@@ -15,6 +15,7 @@ from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs.published_tables import SCALES, TABLES, plan
 from lmbench.jobs.reproduce import compared, make_runs, over_seeds
+from lmbench.report.published_figures import CACHED
 from lmbench.session import EventWriter, Home, Run
 from lmbench.session.events import RunResumed, RunStarted
 
@@ -139,9 +140,17 @@ def test_the_changes_with_a_cache_are_published_of_one_model() -> None:
     assert "AWD-LSTM" in plan("cache", "small").note
 
 
+def test_published_figures_stand_beside_a_model_of_their_shape_alone() -> None:
+    wide = {"nhid": 1500, "emsize": 1500}
+    assert [row.published.test for row in plan("cache", "small", wide).rows[:2]] == [82.29, 62.79]
+    for other in ({"nhid": 650, "emsize": 650}, {"model": "GRU"}, {"nlayers": 1}):
+        assert [row.published.test for row in plan("cache", "small", other).rows[:2]] == [None] * 2
+
+
 def test_a_model_is_taken_for_the_table_of_the_cache_and_for_no_other(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(CACHED, 8, CACHED[200])  # type: ignore[arg-type]
     small = ("--emsize", "8", "--nhid", "8", "--epochs", "1", "--threads", "1")
     assert lmbench(["train", "--data", "tiny", *small, "--json"]) == 0
     run = home.find_run("default/1")
@@ -337,6 +346,11 @@ def test_several_seeds_make_a_row_of_means(home: Home) -> None:
     assert (first["status"], first["sparsity"]) == ("finished", pytest.approx(0.8))
     assert str(first["nonzero"]) == "1000"
     assert over_seeds(tables[:1]) == tables[0]
+    # Half a training is no seed of a whole one, nor is what started from it.
+    tables[1][0]["status"] = tables[2][1]["status"] = "stopped"
+    dense, first, *_ = over_seeds(tables)
+    assert (dense["status"], dense["test_ppl"], dense["test_ppl_n"]) == ("stopped", 110.0, 2)
+    assert (first["test_ppl"], first["test_ppl_n"]) == (101.0, 1)
 
 
 def test_the_table_of_several_seeds_shows_their_spread(

@@ -53,10 +53,12 @@ def test_lists_and_tables_mark_it_and_say_what_the_mark_means(runs: list[Run]) -
     text = io.StringIO()
     Console(file=text, width=160).print(runs_table(runs))
     compared = compare_runs(runs)
-    for shown in (text.getvalue(), compared.write("markdown"), compared.text()):
+    for shown in (text.getvalue(), compared.write("markdown").replace("\\*", "*"), compared.text()):
         assert "630.82*" in shown
         assert "715.72*" not in shown
         assert OF_A_PART in shown
+    # Else Markdown would make a list of what the sign stands for.
+    assert "\n\\*" in compared.write("markdown")
     rows = list(csv.DictReader(io.StringIO(compared.write("csv"))))
     assert [row["part_tokens"] for row in rows] == ["", "500"]
     assert [run_document(run)["part_tokens"] for run in runs] == [None, 500]

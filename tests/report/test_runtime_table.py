@@ -10,7 +10,7 @@ import pytest
 
 from lmbench.config import BenchmarkConfig, TrainConfig
 from lmbench.report.compare import compare_runs, compare_runtimes, report_session, runtime_table
-from lmbench.report.runtime_table import RUNTIME_COLUMNS, SCORED
+from lmbench.report.runtime_table import RUNTIME_COLUMNS, SCORED, benchmarked
 from lmbench.session import Home, Run
 
 
@@ -44,7 +44,15 @@ def test_the_rows_are_those_of_the_newest_benchmark_alone(run: Run) -> None:
     assert compare_runs([run]).rows[0]["ms_per_token"] == 0.8
     newest = run.session.runs()[-1]
     assert {r["measured"] for r in found} == {newest.read().created}
+    other = run.home.open_session("other")
+    later = other.new_run(BenchmarkConfig(), "benchmark")
+    later.update(status="finished", results={"rows": [row(run, "torch", 0.1)]})
+    known = other.new_run(TrainConfig(), "train")
+    for asked in ([run, known], [known, run]):
+        assert [r["ms"] for r in benchmarked(asked)[run.ref]] == [0.1]
     newest.update(started=newest.read().created + 60)
+    for asked in ([run, known], [known, run]):
+        assert [r["ms"] for r in benchmarked(asked)[run.ref]] == [0.8, 0.2]
     assert {r["measured"] for r in compare_runtimes([run]).rows} == {newest.read().started}
 
 

@@ -54,6 +54,8 @@ class Setting:
     sparsity: float | None
     size: ModelSize
     part_tokens: int | None
+    corpus: str = ""
+    """The fingerprint of the text that the perplexities are of."""
     stopped_at: tuple[str, ...] = ()
     behind: float | None = None
     inside: bool | None = None
@@ -172,6 +174,7 @@ def _row(
         sparsity=_mean(record.results.get("sparsity") for record in done),
         size=_size(done),
         part_tokens=own[0].part_tokens,
+        corpus=next((record.corpus.fingerprint for record in done if record.corpus), ""),
         stopped_at=tuple(
             f"{run.ref}: {record.reason}"
             for run, record in zip(group, own, strict=True)
@@ -192,14 +195,18 @@ def _size(records: Sequence[RunRecord]) -> ModelSize:
 
 
 def _against_best(rows: list[Setting]) -> list[Setting]:
-    """With each row's difference to the best of its stage, of those that are of the same tokens."""
-    best: dict[tuple[str, int | None], Setting] = {}
+    """With each row's difference to the best of its stage, of those that are of the same text."""
+
+    def alike(row: Setting) -> tuple[str, int | None, str]:
+        return row.stage, row.part_tokens, row.corpus
+
+    best: dict[tuple[str, int | None, str], Setting] = {}
     for row in rows:
         if row.valid is not None:
-            known = best.setdefault((row.stage, row.part_tokens), row)
+            known = best.setdefault(alike(row), row)
             if known.valid is not None and row.valid.mean < known.valid.mean:
-                best[row.stage, row.part_tokens] = row
-    return [_compared(row, best.get((row.stage, row.part_tokens))) for row in rows]
+                best[alike(row)] = row
+    return [_compared(row, best.get(alike(row))) for row in rows]
 
 
 def _compared(row: Setting, best: Setting | None) -> Setting:

@@ -20,6 +20,7 @@ from lmbench.jobs.sweeps.status import sweep_status
 from lmbench.report.seeds import Spread, spread_of
 from lmbench.session import Home, Session
 from lmbench.session.archive import pack, unpack
+from lmbench.session.store import Corpus
 
 KILLED_AT_A_RENAME = """
 import os, signal, sys
@@ -295,3 +296,9 @@ def test_the_table_has_a_row_for_each_setting_over_its_seeds(sweep_home: Home) -
     assert most.valid == Spread(60.0, None, 1)
     assert most.statuses == {"finished": 1, "failed": 1}
     assert (round(most.behind or 0, 3), most.inside) == (0.194, None)
+    # Perplexities of another text are not set beside these.
+    for run in most.runs:
+        corpus = Corpus(name="other", fingerprint="ab" * 32, ntokens=9)
+        sweep_home.find_run(run).update(corpus=corpus)
+    half, most = sweep_status(session).rows[1:]
+    assert (half.behind, most.behind) == (None, None)
