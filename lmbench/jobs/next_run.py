@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -25,6 +25,9 @@ __all__ = ["Entry", "FolderQueue", "Queue", "entry_of"]
 # A file that was written so shortly before it was read may be written again within one tick of the
 # file system's clock, and look the same.
 _TICK_NS = 100_000_000
+
+Stamp = tuple[int, int, int]
+"""What `file_stamp` tells a file's content by."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,12 @@ class Queue:
         return None
 
     def pass_over(self, name: str) -> None:
-        """Begin a run no more, whatever becomes of it; what waits for it goes on waiting."""
+        """Begin a run no more, until it is taken up again; what waits for it goes on waiting."""
         self._passed_over.add(name)
+
+    def take_up(self, name: str) -> None:
+        """Begin a run again from when it is put next."""
+        self._passed_over.discard(name)
 
     def waiting(self) -> list[str]:
         """All runs that are queued here, the oldest first, also those that wait for another."""
@@ -114,7 +121,7 @@ class FolderQueue:
         self._home = home
         self._queue = Queue()
         # By run.json's path: what told its content apart when it was read, and the run's name.
-        self._stamps: dict[str, tuple[tuple[int, int, int] | None, str]] = {}
+        self._stamps: dict[str, tuple[Stamp | None, str]] = {}
         self._runs: dict[str, Run] = {}
 
     def look(self) -> None:
@@ -134,23 +141,25 @@ class FolderQueue:
             settled = time.time_ns() - stamp[2] > _TICK_NS
             self._stamps[path] = (stamp if settled else None, name)
             self._runs[name] = run
+            self._queue.take_up(name)
             self._queue.put(name, entry)
         for path in self._stamps.keys() - seen:
             _, name = self._stamps.pop(path)
             del self._runs[name]
             self._queue.put(name, None)
 
-    def _files(self) -> Iterator[tuple[Run, str, tuple[int, int, int]]]:
+    def _files(self) -> Iterator[tuple[Run, str, Stamp]]:
         for run in self._home.all_runs():
             path = f"{run.path}{os.sep}run.json"
             if (stamp := file_stamp(path)) is not None:
                 yield run, path, stamp
 
-    def next(self, device: str, hopeless: set[Run]) -> Run | None:
-        """The run to begin now on a device; those that are `hopeless` are left out for good."""
+    def next(self, device: str, hopeless: Mapping[Run, Stamp | None]) -> Run | None:
+        """The run to begin now on a device; those that are `hopeless` are left out while their
+        ``run.json`` is what it was: who resumes one writes it anew."""
         while (name := self._queue.next(device)) is not None:
             run = self._runs[name]
-            if run not in hopeless:
+            if run not in hopeless or hopeless[run] != file_stamp(run.path / "run.json"):
                 return run
             self._queue.pass_over(name)
         return None

@@ -30,6 +30,7 @@ __all__ = [
     "queue_device",
     "refuse_needed",
     "take_device",
+    "take_queue",
     "waiting_for",
 ]
 
@@ -94,8 +95,13 @@ def take_device(home: Home, device: str) -> int | None:
     return try_lock(lock_path(home, device))
 
 
-def lock_path(home: Home, device: str) -> Path:
-    return home.sessions_path / f".device-{device.replace(':', '-')}.lock"
+def take_queue(home: Home, device: str) -> int | None:
+    """As `take_device`, of what begins the runs that wait for it: no worker inherits it."""
+    return try_lock(lock_path(home, device, "queue"))
+
+
+def lock_path(home: Home, device: str, what: str = "device") -> Path:
+    return home.sessions_path / f".{what}-{device.replace(':', '-')}.lock"
 
 
 def awaited_parent(run: Run) -> Run | None:

@@ -1,16 +1,18 @@
 """Holds a device and works through its queue: ``python -m lmbench.jobs.supervisor RUN_DIR``.
 
-A small process (no torch) between the launcher and the workers. It takes the lock of the run's
-device, runs one worker after the other, each a fresh process, until no run waits for the device,
-and leaves. So a queue needs neither a UI nor a terminal, and a worker's death has a witness: the
-supervisor writes the exit code and the reason into the dead run's record and goes on.
+A small process (no torch) between the launcher and the workers. It takes the locks of the device's
+queue and of the device, runs one worker after the other, each a fresh process, until no run waits
+for the device, and leaves. So a queue needs neither a UI nor a terminal, and a worker's death has a
+witness: the supervisor writes the exit code and the reason into the dead run's record and goes on.
 
-Where another supervisor holds the device this one leaves at once: a run is written as ``queued``
+Where another supervisor holds the queue this one leaves at once: a run is written as ``queued``
 *before* its supervisor looks at the lock, and the holder looks at the queue once more *after* it
-has let go, so one of the two sees the run. ``--now`` (foreground commands) works on the named run
-even while the device is busy.
+has let go, so one of the two sees the run. Where the device alone is taken, by a worker whose
+supervisor was killed or is leaving, this one waits for it. ``--now`` (foreground commands) works on
+the named run even while the device is busy.
 
-SIGTERM means: begin no further run. The live worker is a process of its own and is left alone.
+SIGTERM means: begin no further run. The live worker is a process of its own and is left alone, and
+the queue is another supervisor's.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,13 +31,17 @@ from pathlib import Path
 from lmbench.errors import RESUME, LmbenchError, os_error_line
 from lmbench.jobs.control_file import asked
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, ROOM, last_log_lines, why_ended
-from lmbench.jobs.next_run import FolderQueue
-from lmbench.jobs.queue import device_of, is_queued, take_device
+from lmbench.jobs.next_run import FolderQueue, Stamp
+from lmbench.jobs.queue import device_of, is_queued, take_device, take_queue
+from lmbench.session.files import file_stamp
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.process import python
 from lmbench.session.store import LIVE, Run, RunRecord
 
 __all__ = ["Supervisor", "conclude", "main"]
+
+# Between two looks at a device that another process's worker holds.
+_WAIT_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,36 +72,53 @@ class Supervisor:
         self._home = first.home
         self._queue = FolderQueue(first.home)
         self._device = device
+        self._queue_lock: int | None = None
         self._lock: int | None = None
         self._leaving = False
-        # Runs whose start or end could not be written (a full disk): not tried again from here.
-        self.hopeless: set[Run] = set()
+        # Runs whose start or end could not be written (a full disk), with the stamp of the record
+        # then: not tried again from here before it is another one.
+        self.hopeless: dict[Run, Stamp | None] = {}
 
     def supervise(self, *, now: bool) -> None:
         signal.signal(signal.SIGTERM, self._leave)
         held = self._take()
         if now:
+            self._has_device()
             self._work(self._first)
         while held and not self._leaving:
             run = self._next()
-            if run is not None:
+            if run is None:
+                self._let_go()
+                # Something queued between the look and letting go found the queue held.
+                held = self._next() is not None and self._take()
+            elif self._has_device():
                 self._work(run)
-                continue
-            self._let_go()
-            # Something queued between the look and letting go found the device busy.
-            held = self._next() is not None and self._take()
+            else:
+                time.sleep(_WAIT_S)
 
     def _leave(self, *_: object) -> None:
         self._leaving = True
+        self._let_go_of_queue()
 
     def _take(self) -> bool:
-        self._lock = take_device(self._home, self._device)
+        self._queue_lock = take_queue(self._home, self._device)
+        return self._queue_lock is not None
+
+    def _has_device(self) -> bool:
+        if self._lock is None:
+            self._lock = take_device(self._home, self._device)
         return self._lock is not None
 
     def _let_go(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        self._let_go_of_queue()
+
+    def _let_go_of_queue(self) -> None:
+        held, self._queue_lock = self._queue_lock, None
+        if held is not None:
+            os.close(held)
 
     def _next(self) -> Run | None:
         self._queue.look()
@@ -123,12 +147,12 @@ class Supervisor:
     def give_up(self, run: Run, error: OSError | LmbenchError) -> None:
         """Say why a run cannot be begun or ended from here, in the log and, if it can be, in its
         record."""
-        self.hopeless.add(run)
         refused = isinstance(error, LmbenchError)
         reason = error.message if refused else os_error_line(error, file=run.path, then=RESUME)
         print(f"supervisor: {reason}", file=sys.stderr, flush=True)
         with suppress(OSError, LmbenchError):
             run.transition("failed", only_if=is_queued, reason=reason)
+        self.hopeless[run] = file_stamp(run.path / "run.json")
 
     def _run_worker(self, run: Run) -> tuple[int, int]:
         """Run a worker to its end; its process number and exit code (minus a signal's number)."""

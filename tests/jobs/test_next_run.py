@@ -15,6 +15,7 @@ import pytest
 from lmbench.config import EvaluateConfig
 from lmbench.jobs.next_run import Entry, FolderQueue, Queue
 from lmbench.session import Home, Run
+from lmbench.session.files import file_stamp
 
 RUNS, PLACES = 10_000, 100
 
@@ -117,6 +118,9 @@ def test_a_run_that_is_passed_over_is_begun_no_more_and_still_waited_for() -> No
     queue.pass_over("a")
     queue.put("a", Entry("queued", 1.0, "cpu"))
     assert queue.next("cpu") is None
+    queue.take_up("a")
+    queue.put("a", Entry("queued", 1.0, "cpu"))
+    assert queue.next("cpu") == "a"
     # What is gone is waited for no longer.
     queue.put("a", None)
     assert queue.next("cpu") == "b"
@@ -146,19 +150,19 @@ def test_records_are_read_again_only_where_they_changed(
     monkeypatch.setattr(Run, "read", counted)
     queue.look()
     assert read == []
-    assert queue.next("cpu", set()) == runs[0]
+    assert queue.next("cpu", {}) == runs[0]
     runs[0].transition("finished")
     runs[1].transition("stopped")
     (runs[2].path / "run.json").write_text("{")
     read.clear()
     queue.look()
     assert read == runs[:3]
-    assert queue.next("cpu", set()) == runs[3]
-    assert queue.next("cpu", {runs[3]}) == runs[4]
+    assert queue.next("cpu", {}) == runs[3]
+    assert queue.next("cpu", {runs[3]: file_stamp(runs[3].path / "run.json")}) == runs[4]
     runs[1].transition("queued")
     (runs[4].path / "run.json").unlink()
     queue.look()
-    assert queue.next("cpu", set()) == runs[1]
+    assert queue.next("cpu", {}) == runs[1]
     assert queue.waiting() == [runs[1], runs[3]]
 
 
@@ -178,7 +182,7 @@ def test_what_was_written_a_moment_ago_is_read_once_more(runs: list[Run]) -> Non
 
     write("queued")
     queue.look()
-    assert queue.next("cpu", set()) == runs[0]
+    assert queue.next("cpu", {}) == runs[0]
     write("failed")
     queue.look()
-    assert queue.next("cpu", set()) == runs[1]
+    assert queue.next("cpu", {}) == runs[1]

@@ -18,7 +18,7 @@ from lmbench.config import EvaluateConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs import queue as queue_module
-from lmbench.jobs.queue import lock_path, queue_device, take_device
+from lmbench.jobs.queue import lock_path, queue_device, take_device, take_queue
 from lmbench.session import Run
 
 
@@ -152,6 +152,22 @@ def test_the_device_stays_taken_while_a_worker_lives_whose_supervisor_was_killed
     os.kill(supervisor, signal.SIGKILL)
     world.until(lambda: psutil.Process(worker).ppid() != supervisor)
     assert take_device(world.home, "cpu") is None
+    # Who starts another one waits for that worker.
+    waiting = world.run(total=2)
+    launch.start(waiting)
+    launch.request(first, "stop")
+    world.until_status(waiting, "finished")
+    assert worked_on([first, waiting]) == [first, waiting]
+
+
+def test_a_dead_worker_of_a_dead_supervisor_gives_the_device_back(world: World) -> None:
+    first = world.run()
+    launch.start(first)
+    world.until_working(first)
+    worker = world.pid(first)
+    supervisor = psutil.Process(worker).ppid()
+    os.kill(supervisor, signal.SIGKILL)
+    world.until(lambda: psutil.Process(worker).ppid() != supervisor)
     os.kill(worker, signal.SIGKILL)
     world.until(lambda: first.status() == "lost")
     assert first.read().status == "running"
@@ -176,6 +192,31 @@ def test_a_supervisor_that_is_asked_to_leave_lets_its_run_end_and_begins_no_othe
     # Left in the queue with nobody to work on it, it is started by being resumed.
     launch.resume(second)
     world.until_status(second, "finished")
+
+
+def test_what_is_queued_behind_a_supervisor_that_is_leaving_begins_after_it(world: World) -> None:
+    first = world.run()
+    launch.start(first)
+    world.until_working(first)
+    os.kill(psutil.Process(world.pid(first)).ppid(), signal.SIGTERM)
+    second = world.run(total=2)
+    world.until(lambda: (lock := take_queue(world.home, "cpu")) is not None and not os.close(lock))
+    launch.start(second)
+    launch.request(first, "stop")
+    world.until_status(second, "finished")
+    assert worked_on([first, second]) == [first, second]
+
+
+def test_a_run_that_could_not_be_begun_is_begun_when_it_is_resumed(world: World) -> None:
+    bad, long = world.run(total=2), world.run()
+    (bad.path / "log.txt").mkdir()
+    launch.start(long)
+    world.until_status(bad, "failed")
+    world.until_working(long)
+    (bad.path / "log.txt").rmdir()
+    launch.resume(bad)
+    launch.request(long, "stop")
+    world.until_status(bad, "finished")
 
 
 def test_a_foreground_run_begins_whatever_else_is_running(world: World) -> None:
