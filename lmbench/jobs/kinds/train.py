@@ -191,6 +191,23 @@ def choose_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple
     return "torch", None
 
 
+def of_another_machine(job: Job, device: torch.device) -> str | None:
+    """What a resumed run is to be warned of where it goes on with another device or other threads
+    than it began with, which sum in another order."""
+    device_before, threads_before = job.record.device, job.record.results.get("threads")
+    if not job.resuming or not device_before:
+        return None
+    if device_before.partition(":")[0] != device.type:
+        return f"the run began on {device_before} and goes on on {device}, which rounds differently"
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads_before in (None, threads):
+        return None
+    return (
+        f"the run began with --threads {threads_before} and goes on with {threads}, which sum in "
+        "another order"
+    )
+
+
 def _without_samples(config: TrainConfig, precision: Precision) -> str | None:
     """What to warn of where a sampled gradient is asked for and cannot be had, once
     `choose_kernels` has chosen."""
@@ -221,6 +238,7 @@ def _train(
     compute_in(precision)
     kernels, of_kernels = choose_kernels(job, config, device)
     of_samples = _without_samples(config, precision)
+    of_machine = of_another_machine(job, device)
     ends_here = watch_rungs(job)
     splits = Splits(
         ranks.share(batchify(corpus.split("train"), config.batch_size, device)),
@@ -257,15 +275,18 @@ def _train(
     _begin(job, trainer, precision, weights)
     # Not before: a resumed run voids what was logged since its checkpoint.
     of_schedule = _of_schedule(job, config, corpus.ntokens)
-    of_all = (of_parent, of_precision, of_kernels, of_samples, of_teacher, of_schedule)
-    warnings = [w for w in of_all if w]
+    found = (of_parent, of_precision, of_kernels, of_samples, of_machine, of_teacher, of_schedule)
+    warnings = [warning for warning in found if warning]
     said = _warned_of(job)
     for warning in warnings:
         if warning not in said:
             job.warn(warning)
     if warnings:
         job.add_results(warnings=warnings)
-    job.add_results(parameters=weights, biases=biases, precision=precision, kernels=kernels)
+    job.add_results(
+        parameters=weights, biases=biases, precision=precision, kernels=kernels,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
     trainer.run()
     if job.halt is not None:
         # What is left of it goes on later or never: the test set is for whole trainings.

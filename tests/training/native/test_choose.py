@@ -16,7 +16,7 @@ from waiting import until
 from lmbench.compile_kernels import NativeUnavailableError, Unit
 from lmbench.config import TrainConfig, validate
 from lmbench.distiller.quantization.trained_codes import TrainedCodes
-from lmbench.jobs.kinds.train import choose_kernels
+from lmbench.jobs.kinds.train import choose_kernels, of_another_machine
 from lmbench.training import native
 from lmbench.training.native import codes, decoder, lstm, process
 
@@ -128,6 +128,33 @@ def test_a_run_goes_on_with_the_kernels_that_it_began_with(
     # The reason is told, where there is one, in the warning or in a line.
     told = (warning or "") + capsys.readouterr().out
     assert (FAILED in told) == (wanted != "torch" and not there)
+
+
+@pytest.mark.parametrize(
+    "device, threads, resuming, says",
+    [
+        ("cpu", 3, True, None),
+        ("cpu", 2, False, None),
+        ("", 2, True, None),
+        ("cpu", None, True, None),
+        ("cpu", 2, True, "began with --threads 2 and goes on with 3"),
+        ("cuda:1", 3, True, "began on cuda:1 and goes on on cpu"),
+    ],
+)
+def test_a_run_that_goes_on_elsewhere_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    threads: int | None,
+    resuming: bool,
+    says: str | None,
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    results = {} if threads is None else {"threads": threads}
+    record = SimpleNamespace(device=device, results=results)
+    given: Any = SimpleNamespace(resuming=resuming, record=record)
+    warning = of_another_machine(given, torch.device("cpu"))
+    assert (warning is None) == (says is None)
+    assert says is None or says in str(warning)
 
 
 def test_a_processor_with_neither_is_no_news(
