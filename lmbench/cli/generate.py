@@ -105,8 +105,9 @@ def _keep(run: Run, generation: Generation) -> None:
     """Among the samples of the run's session, which may be someone else's."""
     try:
         append_sample(run.session, generation)
-    except OSError as error:
-        note(f"not kept among the samples of session {run.session.name}: {error.strerror}")
+    except (OSError, LmbenchError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.message
+        note(f"not kept among the samples of session {run.session.name}: {reason}")
 
 
 class _Stream:

@@ -19,6 +19,7 @@ from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.deploy.runtimes import choose
 from lmbench.deploy.runtimes.choose import Measured
 from lmbench.deploy.runtimes.interface import Runtime
+from lmbench.errors import LmbenchError
 from lmbench.generation import text as text_module
 from lmbench.generation.sampler import Sampler
 from lmbench.generation.text import Generation, append_sample, generate
@@ -169,11 +170,14 @@ def test_outf_leaves_a_file_that_comes_to_be_there_during_the_work(
     assert len(json.loads(sample)["text"].split()) == 2
 
 
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "Permission denied"), LmbenchError("locked")]
+)
 def test_a_text_is_given_where_the_session_is_someone_elses(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def refuse(*_: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
+        raise error
 
     monkeypatch.setattr("lmbench.cli.generate.append_sample", refuse)
     target = tmp_path / "out.txt"
@@ -181,7 +185,8 @@ def test_a_text_is_given_where_the_session_is_someone_elses(
     assert code == 0
     assert len(json.loads(out)["text"].split()) == 3
     assert len(target.read_text().split()) == 3
-    assert "not kept among the samples of session default: Permission denied" in err
+    reason = getattr(error, "strerror", "locked")
+    assert f"not kept among the samples of session default: {reason}" in err
 
 
 def test_a_text_of_a_run_outside_all_sessions_is_kept_nowhere(
