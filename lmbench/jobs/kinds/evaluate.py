@@ -49,6 +49,8 @@ def _work(job: Job) -> None:
     )
     if config.adapts:
         check_floats(config, loaded)
+    # Now, of the model that was read: its training may go on meanwhile.
+    known = parent.read().results if parent is not None else {}
     if parent is not None:
         note_parent(job, parent)
     job.update(device=str(device))
@@ -79,7 +81,6 @@ def _work(job: Job) -> None:
         _note(job, config, score, time.perf_counter() - began, runtime.name, whole, corpus)
         job.add_results(runtime=runtime.name)
     if parent is not None:
-        known = parent.read().results
         taken = ("parameters", "nonzero", "bytes", "packed_bytes")
         job.add_results(**{key: known[key] for key in taken if key in known})
     else:

@@ -21,6 +21,7 @@ from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.deploy.runtimes import choose
 from lmbench.deploy.runtimes.choose import Measured
+from lmbench.jobs.kinds import evaluate
 from lmbench.jobs.worker import work
 from lmbench.model.rnn import build_model, shape_of
 from lmbench.session import Home, Run
@@ -300,3 +301,19 @@ def test_a_footprint_that_cannot_be_measured_is_none(monkeypatch):
 
     monkeypatch.setattr(peak_memory.sys, "executable", "false")
     assert peak_memory.peak_memory(Path("nowhere"), "best", "naive") is None
+
+
+def test_an_evaluation_has_the_figures_of_the_model_that_it_read(home, monkeypatch):
+    parent = trained(home)
+    parent.update(results={"nonzero": 1000, "packed_bytes": 500})
+    scored = evaluate.score_rows
+
+    def meanwhile(*given):
+        # Its training goes on and prunes on.
+        parent.update(results={"nonzero": 10, "packed_bytes": 5})
+        return scored(*given)
+
+    monkeypatch.setattr(evaluate, "score_rows", meanwhile)
+    config = EvaluateConfig(threads=1, device="cpu")
+    found = worked(parent, config, "evaluate").read().results
+    assert (found["nonzero"], found["packed_bytes"]) == (1000, 500)
