@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lmbench.config import Config, TrainConfig, validate
+from lmbench.jobs import training_arithmetic as arithmetic
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import train as train_module
 from lmbench.session import EventLog, Home
@@ -69,8 +70,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
         return "bf16" if wanted == "auto" else wanted
 
     monkeypatch.setattr(train_module, "prepare_worker", prepare)
-    monkeypatch.setattr(train_module, "choose_precision", choose)
-    monkeypatch.setattr(train_module, "onednn_lacks_bf16", lambda: False)
+    monkeypatch.setattr(arithmetic, "choose_precision", choose)
+    monkeypatch.setattr(arithmetic, "onednn_lacks_bf16", lambda: False)
     monkeypatch.setattr(train_module, "compute_in", lambda given: made.append(("compute", given)))
     return made
 
@@ -117,7 +118,7 @@ def test_what_has_no_bf16_step_is_computed_and_recorded_in_fp32(
 def test_bf16_on_a_processor_without_its_products_is_warned_of(
     home: Home, calls: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch, lacking: bool
 ) -> None:
-    monkeypatch.setattr(train_module, "onednn_lacks_bf16", lambda: lacking)
+    monkeypatch.setattr(arithmetic, "onednn_lacks_bf16", lambda: lacking)
     job = train(home, precision="bf16")
     assert job.record.results["precision"] == "bf16"
     assert ["many times as long" in line for line in warnings(job)] == [True] * lacking

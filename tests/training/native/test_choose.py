@@ -16,7 +16,7 @@ from waiting import until
 from lmbench.compile_kernels import NativeUnavailableError, Unit
 from lmbench.config import TrainConfig, validate
 from lmbench.distiller.quantization.trained_codes import TrainedCodes
-from lmbench.jobs.kinds.train import choose_kernels, of_another_machine
+from lmbench.jobs.training_arithmetic import choose_kernels, of_another_machine
 from lmbench.training import native
 from lmbench.training.native import codes, decoder, lstm, process
 
