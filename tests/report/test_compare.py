@@ -48,6 +48,13 @@ def test_latex_prints_every_character_of_a_name(runs):
     )
 
 
+def test_markdown_makes_nothing_of_a_name(runs):
+    runs[0].update(name="a <!-- b`c*d_e|f")
+    name = r"a \<!-- b\`c\*d\_e\|f"
+    assert name in compare_runs(runs).write("markdown")
+    assert name in report_session(runs[0].session, "markdown")
+
+
 @pytest.mark.parametrize("form", ["markdown", "latex"])
 def test_a_run_has_one_line_whatever_its_name(runs, form):
     runs[0].update(name="dense\n| and | wide")
