@@ -141,34 +141,39 @@ def test_runs_launched_by_many_processes_at_once_never_overlap_and_none_is_forgo
     world.until(lambda: not world.processes())
 
 
+def begins_after(world: World, run: Run) -> None:
+    """What is queued behind this run, which is at work, begins when that is stopped."""
+    waiting = world.run(total=2)
+    launch.start(waiting)
+    launch.request(run, "stop")
+    world.until_status(waiting, "finished")
+    assert worked_on([run, waiting]) == [run, waiting]
+
+
+def left_by_its_supervisor(world: World) -> Run:
+    """A run at work whose supervisor was killed."""
+    run = world.run()
+    launch.start(run)
+    world.until_working(run)
+    worker = world.pid(run)
+    supervisor = psutil.Process(worker).ppid()
+    os.kill(supervisor, signal.SIGKILL)
+    world.until(lambda: psutil.Process(worker).ppid() != supervisor)
+    return run
+
+
 def test_the_device_stays_taken_while_a_worker_lives_whose_supervisor_was_killed(
     world: World,
 ) -> None:
-    first = world.run()
-    launch.start(first)
-    world.until_working(first)
-    worker = world.pid(first)
-    supervisor = psutil.Process(worker).ppid()
-    os.kill(supervisor, signal.SIGKILL)
-    world.until(lambda: psutil.Process(worker).ppid() != supervisor)
+    first = left_by_its_supervisor(world)
     assert take_device(world.home, "cpu") is None
     # Who starts another one waits for that worker.
-    waiting = world.run(total=2)
-    launch.start(waiting)
-    launch.request(first, "stop")
-    world.until_status(waiting, "finished")
-    assert worked_on([first, waiting]) == [first, waiting]
+    begins_after(world, first)
 
 
 def test_a_dead_worker_of_a_dead_supervisor_gives_the_device_back(world: World) -> None:
-    first = world.run()
-    launch.start(first)
-    world.until_working(first)
-    worker = world.pid(first)
-    supervisor = psutil.Process(worker).ppid()
-    os.kill(supervisor, signal.SIGKILL)
-    world.until(lambda: psutil.Process(worker).ppid() != supervisor)
-    os.kill(worker, signal.SIGKILL)
+    first = left_by_its_supervisor(world)
+    os.kill(world.pid(first), signal.SIGKILL)
     world.until(lambda: first.status() == "lost")
     assert first.read().status == "running"
     assert launch.why_lost(first) == "its process is gone, and so is the one that watched it"
@@ -199,12 +204,8 @@ def test_what_is_queued_behind_a_supervisor_that_is_leaving_begins_after_it(worl
     launch.start(first)
     world.until_working(first)
     os.kill(psutil.Process(world.pid(first)).ppid(), signal.SIGTERM)
-    second = world.run(total=2)
     world.until(lambda: (lock := take_queue(world.home, "cpu")) is not None and not os.close(lock))
-    launch.start(second)
-    launch.request(first, "stop")
-    world.until_status(second, "finished")
-    assert worked_on([first, second]) == [first, second]
+    begins_after(world, first)
 
 
 def test_a_run_that_could_not_be_begun_is_begun_when_it_is_resumed(world: World) -> None:
@@ -238,11 +239,7 @@ def test_a_run_behind_a_foreground_run_waits_for_it(world: World) -> None:
     foreground = world.run()
     launch.start(foreground, queue=False)
     world.until_working(foreground)
-    waiting = world.run(total=2)
-    launch.start(waiting)
-    launch.request(foreground, "stop")
-    world.until_status(waiting, "finished")
-    assert worked_on([foreground, waiting]) == [foreground, waiting]
+    begins_after(world, foreground)
 
 
 def test_a_run_that_is_stopped_in_the_queue_is_never_worked_on(world: World) -> None:
