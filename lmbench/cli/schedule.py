@@ -87,7 +87,7 @@ def check(
     out = console()
     for note in plan.notes:
         out.print(f"note: {note}", soft_wrap=True)
-    out.print(f"{schedule.source}: in order; {_outcome(plan)}", soft_wrap=True)
+    out.print(f"{schedule.source}: in order; {_outcome(plan, run)}", soft_wrap=True)
 
 
 @app.command
@@ -115,7 +115,7 @@ def plot(
 
     out = console()
     out.print(schedule_text(plan, min(out.width, 100), 18))
-    out.print(_outcome(plan), soft_wrap=True)
+    out.print(_outcome(plan, run), soft_wrap=True)
     for note in plan.notes:
         out.print(f"note: {note}", soft_wrap=True)
 
@@ -132,7 +132,8 @@ def _plan(
         parent = home.find_run(run, session, with_model=True)
         settings = parent.config()
         if isinstance(settings, TrainConfig):
-            check_building(settings, schedule)
+            projected = settings.projection or config.projection
+            check_building(settings.model_copy(update={"projection": projected}), schedule)
         return schedule, plan_on_run(schedule, parent, epochs, projection=config.projection)
     config = config.model_copy(update={"compress": file})
     schedule = check_schedule(config, home)
@@ -157,11 +158,10 @@ def _types(config: PruneConfig, types: int | None, home: Home) -> int:
     return open_corpus(config.data, home.path, vocab=config.vocab, may_fetch=False).ntokens
 
 
-def _outcome(plan: SchedulePlan) -> str:
+def _outcome(plan: SchedulePlan, run: str | None) -> str:
     if plan.final_sparsity is None:
-        return (
-            "thresholds decide what is pruned, so the total depends on the weights: name a trained "
-            "run with --run"
+        return "thresholds decide what is pruned, so the total depends on the weights" + (
+            ": name a trained run with --run" if run is None else " as they train on"
         )
     about = "about " if plan.estimated else ""
     return (

@@ -13,6 +13,7 @@ from lmbench.distiller.schedules.preset_files import find_schedule
 from lmbench.errors import LmbenchError
 from lmbench.session.files import write_atomic
 from lmbench.session.store import Home, Run
+from lmbench.user_folder import expanded
 
 __all__ = [
     "SCHEDULE_FILE",
@@ -37,6 +38,7 @@ def schedule_file(name: str, home: Home) -> Path:
     Raises:
         ScheduleError: there is none.
     """
+    name = _without_tilde(name)
     return _in_home(name, home) or find_schedule(name)
 
 
@@ -59,10 +61,16 @@ def stats_file(name: str, home: Home) -> Path:
 
 
 def _found(flag: str, name: str, home: Home) -> Path:
+    name = _without_tilde(name)
     path = _in_home(name, home) or Path(name)
     if not path.is_file():
         raise LmbenchError(f"{flag} {name}: there is no such file here or in {home.path}")
     return path
+
+
+def _without_tilde(name: str) -> str:
+    # Of a preset's name no path is made: ./small-80 is a file.
+    return str(expanded(name)) if name.startswith("~") else name
 
 
 def _in_home(name: str, home: Home) -> Path | None:

@@ -87,6 +87,15 @@ def test_what_the_start_of_a_run_refuses_is_refused_before_it(
     assert not list(home.path.glob("sessions/*/*/run.json"))
 
 
+def test_a_schedule_in_the_home_folder_is_found_by_its_tilde(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "q.yaml").write_text(UNBUILDABLE, encoding="utf-8")
+    assert lmbench(["schedule", "check", "~/q.yaml"]) == 2
+    assert "override 'no_such_module'" in capsys.readouterr().err
+
+
 def test_the_curves_of_a_long_schedule_are_500_points(capsys: Capture, tmp_path: Path):
     file = tmp_path / "long.yaml"
     file.write_text(

@@ -295,6 +295,17 @@ def test_a_projection_turns_the_embedding_once_and_is_passed_on(
     assert packed["test_ppl"] == pytest.approx(then["test_ppl"], rel=1e-3)
     planned = answer(capsys, "schedule", "check", "level.yaml", "--run", "1", "--projection")
     assert planned["weights"] == then["results"]["parameters"]
+    (home.path / "turned.yaml").write_text(
+        "pruners: {level: {class: SparsityLevelParameterPruner, levels: {projection.weight: 0.5}}}\n"
+        "lr_schedulers: {slower: {class: StepLR, step_size: 1}}\n"
+        "policies:\n  - {pruner: {instance_name: level}, epochs: [0]}\n"
+        "  - {lr_scheduler: {instance_name: slower}, epochs: [0]}\n",
+        encoding="utf-8",
+    )
+    turned = ("schedule", "check", "turned.yaml", "--run", "1", "--projection")
+    assert [tensor["name"] for tensor in answer(capsys, *turned)["tensors"]] == [
+        "projection.weight"
+    ]
     # A config that says otherwise is refused, and nothing is lost in silence.
     config = session.run(3).config().model_copy(update={"projection": False})
     run = session.new_run(config, "prune", parent=session.run(3))

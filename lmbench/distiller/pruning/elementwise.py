@@ -165,7 +165,7 @@ class MagnitudeParameterPruner(PerParameterPruner):
         self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
     ) -> None:
         threshold = self.value(param_name)
-        if threshold is not None:
+        if threshold is not None and not self.leaves_alone(param, param_name):
             zeros_mask_dict[param_name].mask = threshold_keep(param, threshold)
 
 
@@ -189,7 +189,7 @@ class SensitivityPruner(PerParameterPruner):
         self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
     ) -> None:
         sensitivity = self.value(param_name)
-        if sensitivity is None:
+        if sensitivity is None or self.leaves_alone(param, param_name):
             return
         if param_name not in self._deviations:
             self._deviations[param_name] = float(torch.std(param.detach()))

@@ -98,6 +98,7 @@ class HiddenUnits:
     def bind(self, model: nn.Module) -> None:
         """Find the layers in a model."""
         known = recurrent_layers(model, self.consumers)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
         chosen: dict[str, RecurrentLayer] = {}
         for weight in self.weights:
             match = RECURRENT.fullmatch(weight)
@@ -112,6 +113,13 @@ class HiddenUnits:
                 raise DistillerError(
                     f"weights: nothing reads '{key}'; name its reader: kwargs: {{consumers: [...]}}"
                 )
+            for name in known[key].readers:
+                shape = tuple(parameters[name].shape) if name in parameters else ()
+                if shape[1:] != (known[key].hidden,):
+                    raise DistillerError(
+                        f"kwargs: consumers: '{name}' has no column for each of the "
+                        f"{known[key].hidden} units of '{key}'; name a weight that reads them"
+                    )
             chosen[key] = known[key]
         self.layers = list(chosen.values())
         self.affected = frozenset(name for layer in self.layers for name in _affected(layer))
@@ -175,6 +183,10 @@ class HiddenUnits:
             for name in (layer.weight_hh, *layer.readers):
                 masks[name] &= keep[None, :]
         return masks
+
+    def layer_of(self, name: str) -> str | None:
+        """The first layer whose units have rows or columns of a parameter."""
+        return next((layer.name for layer in self.layers if name in _affected(layer)), None)
 
 
 def _affected(layer: RecurrentLayer) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lmbench.distiller.errors import DistillerError
+
 NormFunction = Callable[..., Tensor]
 
 
@@ -55,7 +57,9 @@ def sub_matrix_norm(
     A group of several gets the norm of all its weights together; its size is their number.
     """
     matrix = param if dim == 0 else param.t()
-    count = matrix.shape[0] // group_len
+    count, left = divmod(matrix.shape[0], group_len)
+    if left:
+        raise DistillerError(f"group_len {group_len} does not divide {matrix.shape[0]}; change it")
     groups = matrix.reshape(count, -1)
     return generic_norm(groups, norm_fn, groups.shape[1], length_normalized, 1)
 

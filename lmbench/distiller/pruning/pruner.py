@@ -87,6 +87,11 @@ class PerParameterPruner(ParameterPruner):
         """The number for a parameter, None when it is not handled."""
         return self._values.get(param_name, self._values.get("*"))
 
+    def leaves_alone(self, param: Tensor, param_name: str) -> bool:
+        """Whether ``'*'`` stands for a bias of zeros only: no threshold tells which to keep, and
+        a mask of all of them would keep it from ever training."""
+        return param_name not in self._values and param.dim() == 1 and not bool(param.any())
+
     def handles(self, param_name: str) -> bool:
         return self.value(param_name) is not None
 

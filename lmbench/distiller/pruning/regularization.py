@@ -105,9 +105,16 @@ class GroupLassoRegularizer(Regularizer):
             for key, pair in self.reg_regims.items()
         }
         self._units: dict[str, HiddenUnits] = {}
+        layers: dict[str, str] = {}
         for key, (_, groups) in self._regimes.items():
             if groups == ("HiddenUnits",) and self.hidden_units:
-                self._units[key] = self._bound(key)
+                self._units[key] = units = self._bound(key)
+                (layer,) = units.layers
+                if (other := layers.setdefault(layer.name, key)) != key:
+                    raise DistillerError(
+                        f"regularizer '{name}': '{other}' and '{key}' are weights of one layer, "
+                        "whose units would count twice; name one of them"
+                    )
                 continue
             for group_type in groups:
                 check_group_type(group_type)

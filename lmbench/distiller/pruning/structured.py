@@ -148,7 +148,13 @@ class RankedStructureParameterPruner(ListedWeightsPruner):
 
     def target_sparsity(self, param_name: str, meta: Meta) -> float:
         """The share of structures, not of weights."""
-        return self.fraction_to_prune(param_name, meta)
+        return self.fraction_to_prune(self._ranked_name(param_name), meta)
+
+    def _ranked_name(self, param_name: str) -> str:
+        """The layer or the parameter whose ranking says what a parameter loses."""
+        if self.units is not None:
+            return self.units.layer_of(param_name) or param_name
+        return param_name if self.group_dependency is None else self.params_names[0]
 
     def scores(self, norms: Tensor, param_name: str, meta: Meta) -> Tensor:
         """The rank of each structure, the lowest go first."""

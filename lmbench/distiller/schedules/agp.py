@@ -186,7 +186,7 @@ def structures_to_prune(
         return 0
     whole = _round(fraction * count, round_up)
     taken = min(_round(whole / group_size, round_up) * group_size, count)
-    return count - group_size if taken >= count and fraction < 1 else taken
+    return (count - 1) // group_size * group_size if taken >= count and fraction < 1 else taken
 
 
 def _round(value: float, up: bool) -> int:

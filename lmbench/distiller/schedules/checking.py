@@ -218,6 +218,11 @@ class _Reader:
         if span is None:
             return None
         policy = PolicyEntry(kind, name, args, *span)
+        if policy.skips_first_epoch and len(policy.run) == 1:
+            self.report(
+                where,
+                f"skip_first_minibatch skips epoch {policy.run[0]}, the only one; take it away",
+            )
         component = components[kind].get(name)
         if component is not None:
             levels = isinstance(args, PruningPolicyArgs) and args.levels is not None
@@ -299,6 +304,16 @@ def check_parameters(
     """
     reader = _Reader(schedule.source)
 
+    def check_one_value(where: Sequence[object], values: Mapping[str, object]) -> None:
+        given: dict[str, str] = {}
+        for name in (name for name in values if name in names):
+            other = given.setdefault(names[name], name)
+            if values[other] != values[name]:
+                reader.report(
+                    where,
+                    f"'{other}' and '{name}' are one parameter of {model_name}; give it one value",
+                )
+
     def check(args: Args, where: Sequence[object]) -> None:
         for argument, name in args.parameters():
             if name not in names:
@@ -310,6 +325,9 @@ def check_parameters(
                 reader.report(
                     [*where, argument], f"'{name}' has no rows and columns; name a weight matrix"
                 )
+        for argument, values in args:
+            if isinstance(values, Mapping):
+                check_one_value([*where, argument], values)
         if shapes and not reader.problems:
             known = {name: shapes[names[name]] for _, name in args.parameters() if name in names}
             if found := args.mismatch(known):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lmbench.distiller.schedules.agp import scheduled_epochs
-from lmbench.distiller.schedules.arguments import Args
+from lmbench.distiller.schedules.arguments import Args, PruningPolicyArgs
 
 Kind = Literal["pruner", "regularizer", "lr_scheduler", "quantizer"]
 
@@ -48,10 +48,21 @@ class PolicyEntry:
             return sorted(set(self.epochs))
         return scheduled_epochs(self.starting_epoch, self.ending_epoch, self.frequency or 1)
 
-    def latest_run(self, epoch: int) -> int | None:
-        """The last epoch up to ``epoch`` at which it acts; None before its first."""
+    @property
+    def skips_first_epoch(self) -> bool:
+        """Whether a pruner takes its first step at the second of its epochs."""
+        args = self.args
+        return (
+            isinstance(args, PruningPolicyArgs)
+            and args.skip_first_minibatch
+            and not args.mini_batch_pruning_frequency
+            and self.run[0] > 0
+        )
+
+    def latest_step(self, epoch: int) -> int | None:
+        """The last epoch up to ``epoch`` at which it takes a step; None before its first."""
         count = bisect_right(self.run, epoch)
-        return self.run[count - 1] if count else None
+        return self.run[count - 1] if count > self.skips_first_epoch else None
 
     def meta(self, epoch: int) -> dict[str, Any]:
         """What the scheduler passes to a pruner at an epoch."""

@@ -89,18 +89,21 @@ class SchedulePlan:
 
     def _kept_during(self, epoch: int, at_end: bool = False) -> dict[str, Kept]:
         """What all pruners together leave of each parameter in an epoch, or at its end."""
-        latest: dict[str, tuple[int, PolicyEntry, PrunerArgs]] = {}
-        for policy, args in self._pruners:
-            step = policy.latest_run(epoch)
-            before = latest.get(policy.instance_name)
-            if step is not None and (before is None or before[0] <= step):
-                latest[policy.instance_name] = (step, policy, args)
-        kept: dict[str, Kept] = {}
-        for step, policy, args in latest.values():
+        latest = [
+            (step, policy, args)
+            for policy, args in self._pruners
+            if (step := policy.latest_step(epoch)) is not None
+        ]
+        # The same pruner may have pruned other parameters in an earlier policy.
+        parts: dict[tuple[str, str], Kept] = {}
+        for step, policy, args in sorted(latest, key=lambda entry: entry[0]):
             ended = step == policy.run[-1] and (at_end or step < epoch)
             for name, part in args.predict(self._layout, policy.meta(step)).items():
                 left = Kept() if ended and not _lasts(policy) else part
-                kept[name] = kept[name] & left if name in kept else left
+                parts[policy.instance_name, name] = left
+        kept: dict[str, Kept] = {}
+        for (_, name), part in parts.items():
+            kept[name] = kept[name] & part if name in kept else part
         return kept
 
     def sparsity_at(self, epoch: int) -> dict[str, float | None]:
@@ -211,6 +214,8 @@ def _lasts(policy: PolicyEntry) -> bool:
         return True
     if policy.args.discard_masks_at_minibatch_end:
         return False
+    if policy.args.use_double_copies:
+        return True
     return policy.args.keep_mask or not policy.args.mask_on_forward_only
 
 

@@ -55,12 +55,14 @@ class Kept:
         weights: the share of weights that stay where rows and columns do not count; None where a
             threshold decides and the weights are not known.
         estimated: judged by today's weights, or shared out among several parameters.
+        patterns: what was pruned: ``weights``, ``rows``, ``columns``, ``units``, ``blocks 8x8``.
     """
 
     weights: float | None = 1.0
     rows: float = 1.0
     columns: float = 1.0
     estimated: bool = False
+    patterns: frozenset[str] = frozenset({"weights"})
 
     @property
     def sparsity(self) -> float | None:
@@ -70,11 +72,15 @@ class Kept:
     def __and__(self, other: Kept) -> Kept:
         """What stays under two masks.
 
-        Of two masks of one kind the larger holds the smaller, since what is zero already is pruned
-        first. How far masks of two kinds overlap depends on the weights.
+        Of two masks of one pattern the larger holds the smaller, since what is zero already is
+        pruned first, and rows cross columns. How far other masks overlap depends on the weights.
         """
+        if self.sparsity == 0.0 or other.sparsity == 0.0:
+            return self if other.sparsity == 0.0 else other
         unknown = self.weights is None or other.weights is None
         weights = None if unknown else min(self.weights or 0.0, other.weights or 0.0)
         rows, columns = min(self.rows, other.rows), min(self.columns, other.columns)
-        mixed = weights is not None and weights < 1.0 and rows * columns < 1.0
-        return Kept(weights, rows, columns, self.estimated or other.estimated or mixed)
+        patterns = self.patterns | other.patterns
+        mixed = self.patterns != other.patterns and not patterns <= {"rows", "columns"}
+        estimated = self.estimated or other.estimated or mixed
+        return Kept(weights, rows, columns, estimated, patterns)

@@ -269,8 +269,12 @@ class _Ranked(ListedArgs):
         kept = 1.0 - self.structures(count, meta) / count
         if self.kwargs.block_shape is not None and self.group_type == "Blocks":
             height, width = self.kwargs.block_shape[:2]
-            return Kept(kept, estimated=bool(shape[0] % height or math.prod(shape[1:]) % width))
-        return Kept(rows=kept) if self.group_type == "Rows" else Kept(columns=kept)
+            odd = bool(shape[0] % height or math.prod(shape[1:]) % width)
+            pattern = frozenset({f"blocks {height}x{width}"})
+            return Kept(kept, estimated=odd, patterns=pattern)
+        if self.group_type == "Rows":
+            return Kept(rows=kept, patterns=frozenset({"rows"}))
+        return Kept(columns=kept, patterns=frozenset({"columns"}))
 
     def _count(self, shape: Sequence[int]) -> int:
         """How many structures a parameter of this shape has."""
@@ -294,6 +298,7 @@ class _Ranked(ListedArgs):
 
     def _hidden_units(self, layout: ModelLayout, meta: Meta) -> dict[str, Kept]:
         predicted: dict[str, Kept] = {}
+        units = frozenset({"units"})
 
         def keep(name: str, kept: Kept) -> None:
             first = layout.names.get(name)
@@ -313,9 +318,9 @@ class _Ranked(ListedArgs):
             last_readers = self.kwargs.consumers or by_default
             readers = [following] if following in layout.names else last_readers
             for name in (recurrent, f"{prefix}weight_ih_l{layer}"):
-                keep(name, Kept(rows=share))
+                keep(name, Kept(rows=share, patterns=units))
             for name in (recurrent, *readers):
-                keep(name, Kept(columns=share))
+                keep(name, Kept(columns=share, patterns=units))
         return predicted
 
 
@@ -373,7 +378,8 @@ class NMArgs(ListedArgs):
 
     def kept(self, layout: ModelLayout, name: str, value: Any, meta: Meta) -> Kept | None:
         width = layout.shapes[name][-1]
-        return Kept((width // self.m * self.n + min(width % self.m, self.n)) / width)
+        kept = (width // self.m * self.n + min(width % self.m, self.n)) / width
+        return Kept(kept, patterns=frozenset({f"{self.n} of {self.m}"}))
 
 
 def _level(target: float, layout: ModelLayout, name: str, estimated: bool = False) -> Kept:

@@ -150,6 +150,10 @@ class CompressionScheduler:
         batch = (epoch, minibatch_id, minibatches_per_epoch)
         for policy, meta in self._active(epoch):
             policy.on_minibatch_begin(self.model, *batch, self.zeros_mask_dict, meta, optimizer)
+        # In epochs without a policy, too: the model that is scored and kept is the masked one.
+        for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
+            if masker.use_double_copies:
+                masker.apply_mask(param)
 
     def before_backward_pass(
         self,

@@ -47,7 +47,8 @@ def validation_lines(error: ValidationError, model: type[BaseModel]) -> Iterator
         elif kind in ("too_short", "string_too_short"):
             yield f"{place} is empty; list at least one"
         else:
-            yield f"{place}: {problem['msg'].lower()}, not {given}"
+            text = f"{problem['msg'].lower()}, not {given}"
+            yield f"{place}: {text}" if place else text
 
 
 def _fields(model: type[BaseModel], path: list[Any]) -> list[str]:

@@ -8,6 +8,7 @@ from torch import nn
 
 import lmbench.distiller as distiller
 from lmbench.distiller import pruning
+from lmbench.distiller.schedules.agp import structures_to_prune
 
 
 class Model(nn.Module):
@@ -50,6 +51,19 @@ def test_ranked_pruners_prune_the_lines_they_name_the_smallest_first(kind, dim, 
     assert int(dead.sum()) == int(0.4 * len(norms))
     assert norms[dead].max() < norms[~dead].min()
     assert distiller.sparsity_matrix(model.weight, 1 - dim) == 0
+
+
+@pytest.mark.parametrize("group", [1, 3, 4, 8])
+def test_a_larger_share_never_prunes_fewer_lines(group):
+    counts = [
+        structures_to_prune(7, share / 100, group, round_up)
+        for round_up in (False, True)
+        for share in range(100)
+    ]
+    for part in (counts[:100], counts[100:]):
+        assert part == sorted(part)
+        assert all(count % group == 0 and 0 <= count < 7 for count in part)
+    assert structures_to_prune(7, 1.0, group, True) == 7
 
 
 def test_all_lines_go_only_when_all_are_asked_for():
@@ -184,6 +198,36 @@ def test_hidden_units_that_nobody_reads_are_refused_with_the_fix():
     policy = distiller.PruningPolicy(L1("u", "HiddenUnits", 0.5, ["weight_hh_l0"]))
     with pytest.raises(distiller.DistillerError, match="name its reader: kwargs"):
         scheduler.add_policy(policy, epochs=[0])
+
+
+def test_a_reader_without_a_column_for_each_unit_is_refused():
+    scheduler = distiller.CompressionScheduler(Model(width=8, inputs=5))
+    pruner = L1("u", "HiddenUnits", 0.5, ["rnn.weight_hh_l0"])
+    scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=[0])
+    wrong = L1(
+        "u", "HiddenUnits", 0.5, ["rnn.weight_hh_l1"], None, {"consumers": ["encoder.weight"]}
+    )
+    with pytest.raises(distiller.DistillerError, match="no column for each of the 8 units of"):
+        scheduler.add_policy(distiller.PruningPolicy(wrong), epochs=[0])
+
+
+@pytest.mark.parametrize(
+    "kind, dependency, weights, parameters",
+    [
+        ("HiddenUnits", None, ["rnn.weight_hh_l0"], ("rnn.weight_ih_l0", "rnn.weight_ih_l1")),
+        ("Rows", "Leader", ["rnn.weight_ih_l0", "rnn.weight_hh_l1"], ("rnn.weight_hh_l1",)),
+    ],
+    ids=["units", "leader"],
+)
+def test_a_drawn_share_that_several_weights_have_is_told_of_each(
+    kind, dependency, weights, parameters
+):
+    build = pruning.RandomLevelStructureParameterPruner
+    pruner = build("r", kind, (0.1, 0.9), weights, dependency)
+    scheduler = prune(Model(width=8), pruner)
+    steps = {step.parameter: step.target for step in scheduler.pruning_steps()}
+    assert set(parameters) <= set(steps)
+    assert len(set(steps.values())) == 1
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,12 @@ def test_wrong_schedules_are_one_line_with_the_fix(changes, message):
         (tiny(), {"rnn.weight_hh_l0": [0.1, "HiddenUnits"]}, "L2", "let a pruner of hidden units"),
         (None, {"rnn.weight_hh_l0": [0.1, "HiddenUnits"]}, None, "found in a model; give it"),
         (tiny(), {"rnn.weight_hh_l9": [0.1, "HiddenUnits"]}, None, "no plain recurrent layer"),
+        (
+            tiny(),
+            {f"rnn.weight_{kind}_l0": [0.1, "HiddenUnits"] for kind in ("hh", "ih")},
+            None,
+            "'rnn.weight_hh_l0' and 'rnn.weight_ih_l0' are weights of one layer",
+        ),
     ],
 )
 def test_wrong_regularizers_of_a_script_are_refused(model, regimes, criteria, message):

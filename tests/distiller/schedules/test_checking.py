@@ -62,6 +62,8 @@ L0 = ("pruners", "l0")
 FIRST = ("policies", 0)
 RANKED = {"class": "L1RankedStructureParameterPruner", "desired_sparsity": 0.5}
 WEIGHTS = ["rnn.weight_ih_l0"]
+TWO_NAMES = {"encoder.weight": 0.5, "decoder.weight": 0.9}
+SKIPPING = {"pruner": {"instance_name": "l0", "args": {"skip_first_minibatch": True}}}
 
 
 LEARNING_RATES = [
@@ -238,6 +240,20 @@ LEARNING_RATES = [
         (
             changed((*FIRST, "pruner"), {"instance_name": "l0", "args": {"levels": {"*": 0.5}}}),
             "schedule 80.yaml: policies: entry 1 (pruner l0): levels is for a SparsityLevel",
+        ),
+        (
+            changed(L0, {"class": "SparsityLevelParameterPruner", "levels": TWO_NAMES}),
+            "schedule 80.yaml: pruners: l0: levels: 'decoder.weight' and 'encoder.weight' are one "
+            "parameter of ",
+        ),
+        (
+            changed(FIRST, {**SKIPPING, "epochs": [3]}),
+            "schedule 80.yaml: policies: entry 1 (pruner l0): skip_first_minibatch skips epoch 3, "
+            "the only one; take it away",
+        ),
+        (
+            changed((*FIRST, "pruner"), {"instance_name": "l0", "args": 3}),
+            "schedule 80.yaml: policies: entry 1 (pruner l0): input should be",
         ),
         ("pruners: [", "schedule 80.yaml: line 1 expected the node content"),
         ("a: 1\na: 2\n", "schedule 80.yaml: line 2 the key 'a' is given twice; rename one"),

@@ -90,20 +90,90 @@ def test_every_epoch_of_a_plan_is_what_the_scheduler_does(name, tied):
         "pruners": {"p": SCHEDULES[name]},
         "policies": [policy("pruner", "p", 1, 6) | {"frequency": 2}],
     }
-    schedule = distiller.schedule_from_dict(config)
-    plan = distiller.plan_for_model(schedule, model, epochs=7)
-    scheduler = distiller.build_scheduler(schedule, model)
-    for epoch in range(7):
-        scheduler.on_epoch_begin(epoch)
-        scheduler.on_minibatch_begin(epoch, 0, 1)
-        scheduler.on_minibatch_end(epoch, 0, 1)
-        scheduler.on_epoch_end(epoch)
-        for tensor in plan.tensors:
-            reached = distiller.sparsity(model.get_parameter(tensor.name))
-            assert plan.curves[tensor.name][epoch] == pytest.approx(reached), (tensor.name, epoch)
+    plan = followed(model, config)
     table = distiller.weights_sparsity_table(model)
     assert table.total is not None
     assert plan.final_nonzero == table.total[3]
+
+
+def followed(model, config, epochs=7):
+    """The plan of a training of two minibatches an epoch, whose masks were found to be those."""
+    schedule = distiller.schedule_from_dict(config)
+    plan = distiller.plan_for_model(schedule, model, epochs=epochs)
+    scheduler = distiller.build_scheduler(schedule, model)
+    for epoch in range(epochs):
+        scheduler.on_epoch_begin(epoch)
+        for batch in range(2):
+            scheduler.on_minibatch_begin(epoch, batch, 2)
+            in_forward = {
+                tensor.name: distiller.sparsity(model.get_parameter(tensor.name))
+                for tensor in plan.tensors
+            }
+            scheduler.before_parameter_optimization(epoch, batch, 2)
+            scheduler.on_minibatch_end(epoch, batch, 2)
+        scheduler.on_epoch_end(epoch)
+        with scheduler.copies_masked():
+            for name, masked in in_forward.items():
+                reached = distiller.sparsity(model.get_parameter(name))
+                assert plan.curves[name][epoch] == pytest.approx(reached), (name, epoch)
+                assert masked == reached, (name, epoch)
+    return plan
+
+
+def test_a_policy_with_other_levels_leaves_what_an_earlier_one_pruned():
+    later = {"rnn.weight_ih_l0": 0.5, "rnn.weight_hh_l0": 0.0}
+    pruner = {"class": "SparsityLevelParameterPruner", "levels": {"encoder.weight": 0.5}}
+    pruner["levels"]["rnn.weight_hh_l0"] = 0.3
+    policies = [
+        policy("pruner", "p", 0, 1),
+        policy("pruner", "p", 1, 2, levels=later),
+    ]
+    plan = followed(LanguageModel(14, 6, 2), {"pruners": {"p": pruner}, "policies": policies}, 3)
+    assert {name for name, curve in plan.curves.items() if curve[-1]} == {
+        "encoder.weight",
+        "rnn.weight_ih_l0",
+        "rnn.weight_hh_l0",
+    }
+
+
+def test_weights_that_come_back_are_masked_in_epochs_without_a_policy_too():
+    args = {"use_double_copies": True, "mask_on_forward_only": True}
+    policies = [policy("pruner", "p", 1, 4, **args) | {"frequency": 2}]
+    config = {"pruners": {"p": SCHEDULES["agp"]}, "policies": policies}
+    plan = followed(tie(LanguageModel(14, 6, 2)), config)
+    assert plan.final_sparsity
+    assert not plan.notes
+
+
+def test_a_pruner_that_skips_its_first_minibatch_begins_at_its_second_epoch():
+    policies = [policy("pruner", "p", 1, 6, skip_first_minibatch=True) | {"frequency": 2}]
+    config = {"pruners": {"p": SCHEDULES["units"]}, "policies": policies}
+    plan = followed(LanguageModel(14, 6, 2), config)
+    assert [bool(total) for total in plan.totals[:4]] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "first, second, estimated",
+    [
+        ("agp", "agp", False),
+        ("agp", "2:4", True),
+        ("agp", "blocks", True),
+        ("rows", "cols", False),
+        ("rows", "units", True),
+        ("units", "units", False),
+    ],
+)
+def test_masks_of_two_patterns_on_one_weight_are_estimated(first, second, estimated):
+    pruners = {"p": SCHEDULES[first], "q": SCHEDULES[second]}
+    every = {name: {**spec, "weights": ["rnn.weight_hh_l0"]} for name, spec in pruners.items()}
+    config = {
+        "pruners": every,
+        "policies": [policy("pruner", name, 0, 3) for name in every],
+    }
+    plan = distiller.plan_for_model(
+        distiller.schedule_from_dict(config), LanguageModel(14, 6, 2), epochs=3
+    )
+    assert plan.estimated is estimated
 
 
 def test_a_threshold_without_weights_leaves_the_plan_open():

@@ -276,6 +276,28 @@ def test_a_pruned_weight_grows_back_only_with_double_copies(double):
     assert bool(model.weight[0, 0] != 0) is double
 
 
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        pruning.MagnitudeParameterPruner("m", {"*": 0.0}),
+        pruning.SensitivityPruner("s", {"*": 0.5}),
+    ],
+    ids=["magnitude", "sensitivity"],
+)
+def test_a_bias_of_zeros_that_stands_for_all_others_stays_free(pruner):
+    model = nn.Linear(6, 4)
+    nn.init.zeros_(model.bias)
+    scheduler = distiller.CompressionScheduler(model)
+    scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=[0, 1])
+    scheduler.on_epoch_begin(0)
+    assert scheduler.zeros_mask_dict["bias"].mask is None
+    assert scheduler.zeros_mask_dict["weight"].mask is not None
+    named = pruning.MagnitudeParameterPruner("m", {"*": 0.0, "bias": 0.0})
+    scheduler.add_policy(distiller.PruningPolicy(named), epochs=[2])
+    scheduler.on_epoch_begin(2)
+    assert not scheduler.zeros_mask_dict["bias"].mask.any()
+
+
 def test_sparsity_levels_of_a_policy_replace_those_of_its_pruner():
     model = nn.Linear(10, 10)
     pruner = pruning.SparsityLevelParameterPruner("l", {"weight": 0.2})
