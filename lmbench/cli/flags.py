@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter, Token, convert
 from pydantic.fields import FieldInfo
 
 from lmbench.config import Config, TrainConfig, flag_of, validate
-from lmbench.config.setting import number_type
+from lmbench.config.setting import SLIP, number_type
 from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
 from lmbench.session.files import write_new as write_new_file
@@ -250,8 +250,8 @@ def _bound(item: object) -> str:
             return f">= {item.ge}"
         case Gt():
             return f"> {item.gt}"
-        case Lt(lt=limit) if float(limit) < 1000:  # pyright: ignore[reportArgumentType]
+        case Lt(lt=limit) if float(limit) < SLIP:  # pyright: ignore[reportArgumentType]
             return f"< {limit}"
-        case Le(le=limit) if float(limit) < 1000:  # pyright: ignore[reportArgumentType]
+        case Le(le=limit) if float(limit) < SLIP:  # pyright: ignore[reportArgumentType]
             return f"<= {limit}"
     return ""

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lmbench.errors import LmbenchError
 
 __all__ = [
+    "SLIP",
     "Config",
     "as_number",
     "changed_settings",
@@ -33,6 +34,10 @@ __all__ = [
     "validate",
     "value_text",
 ]
+
+
+SLIP = 1_000
+"""An upper bound from here on only catches slips, and tells a reader of help or a form nothing."""
 
 
 def setting(

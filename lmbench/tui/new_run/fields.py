@@ -25,7 +25,7 @@ from lmbench.config.machine import (
     SAMPLING,
     TRAINING,
 )
-from lmbench.config.setting import value_text
+from lmbench.config.setting import SLIP, value_text
 from lmbench.errors import LmbenchError
 
 __all__ = ["Setting", "Shape", "parse", "problems", "settings_of", "shown"]
@@ -48,8 +48,6 @@ _ORDER = (
     REGULARISATION,
     ADVANCED,
 )
-# An upper bound from here on only catches slips, and tells a reader nothing.
-_SLIP = 60_000
 
 
 @dataclass(frozen=True)
@@ -141,9 +139,9 @@ def _bounds(metadata: list[Any], shape: Shape) -> str:
                 # The least whole number above 0 is 1, which is easier to read.
                 limit: Any = item.gt
                 low = _bound(int(limit) + 1) if shape == "whole" else f"above {_bound(limit)}"
-            case Le(le=limit) if float(limit) < _SLIP:  # pyright: ignore[reportArgumentType]
+            case Le(le=limit) if float(limit) < SLIP:  # pyright: ignore[reportArgumentType]
                 high = f"to {_bound(limit)}"
-            case Lt(lt=limit) if float(limit) < _SLIP:  # pyright: ignore[reportArgumentType]
+            case Lt(lt=limit) if float(limit) < SLIP:  # pyright: ignore[reportArgumentType]
                 high = f"to below {_bound(limit)}"
     if low and not high:
         return low if low.startswith("above") else f"{low} or more"
