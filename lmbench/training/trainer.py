@@ -289,14 +289,15 @@ class Trainer:
     def _check_finite(self, loss: Tensor, norm: Tensor) -> None:
         # On CUDA asking would stop the stream at every batch; step events and saves ask there.
         if self.device.type != "cuda" and not (torch.isfinite(loss) and torch.isfinite(norm)):
-            self._diverged(loss.item(), norm.item(), self.position.step + 1)
+            found = f"loss {loss.item()}, gradient norm {norm.item():.3g}"
+            self._diverged(found, self.position.step + 1)
 
-    def _diverged(self, loss: float, norm: float, step: int) -> None:
+    def _diverged(self, found: str, step: int) -> None:
         kept = "the last checkpoint is kept" if self._checkpoints.has_last else "none was kept"
+        clip = " or --clip" if self.config.clip else ", or a --clip such as 0.25"
         raise LmbenchError(
             f"training diverged at step {step} (epoch {self.position.epoch + 1}): "
-            f"loss {loss}, gradient norm {norm:.3g}, learning rate {self.lr:g}; {kept}. "
-            "Try a smaller --lr or --clip"
+            f"{found}, learning rate {self.lr:g}; {kept}. Try a smaller --lr{clip}"
         )
 
     def _pruned(self) -> None:
@@ -332,7 +333,7 @@ class Trainer:
         n = max(1, self.position.batches)
         loss, norm = (float(x) / n for x in self._sums.tolist())
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._diverged(loss, norm, self.position.step)
+            self._diverged(f"loss {loss}, gradient norm {norm:.3g}", self.position.step)
         return loss, norm
 
     def _step_event(self) -> None:
@@ -372,9 +373,13 @@ class Trainer:
         if self.scheduler:
             self.scheduler.mask_all_weights(is_forward=False)
             # Denser ones before are no rivals.
-            position.masks_changed |= self.scheduler.mask_for_good(position.epoch)
+            if self.scheduler.mask_for_good(position.epoch):
+                position.masks_changed = True
+                self._averages.end()
         with self.scheduler.copies_masked() if self.scheduler else nullcontext():
             valid, lr = self._validate()
+        if not math.isfinite(valid.loss):
+            self._diverged(f"the loss on valid is {valid.loss}", position.step)
         if self._averages.judge(valid.loss, masks_changed=position.masks_changed):
             self.log(
                 f"| from here on the weights are averaged: valid loss {valid.loss:.3f} is above "

@@ -296,7 +296,8 @@ def test_a_projection_turns_the_embedding_once_and_is_passed_on(
     planned = answer(capsys, "schedule", "check", "level.yaml", "--run", "1", "--projection")
     assert planned["weights"] == then["results"]["parameters"]
     (home.path / "turned.yaml").write_text(
-        "pruners: {level: {class: SparsityLevelParameterPruner, levels: {projection.weight: 0.5}}}\n"
+        "pruners: {level: {class: SparsityLevelParameterPruner,"
+        " levels: {projection.weight: 0.5}}}\n"
         "lr_schedulers: {slower: {class: StepLR, step_size: 1}}\n"
         "policies:\n  - {pruner: {instance_name: level}, epochs: [0]}\n"
         "  - {lr_scheduler: {instance_name: slower}, epochs: [0]}\n",
@@ -481,6 +482,56 @@ def test_while_it_trains_a_run_has_the_size_of_its_integers_packed(
     assert set(of_floats) == {None}
     assert of_integers is not None
     assert of_integers == results["packed_bytes"] < results["bytes"] / 3
+
+
+@pytest.mark.parametrize("bits_activations", ["8", "null"])
+def test_a_run_stopped_as_its_quantizer_begins_has_the_figures_of_its_best_checkpoint(
+    home: Home,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bits_activations: str,
+) -> None:
+    monkeypatch.setattr(process, "_allowed", None)
+    schedule = home.path / "later.yaml"
+    of_weights = QUANTIZED.replace("bits_activations: 8", f"bits_activations: {bits_activations}")
+    schedule.write_text(of_weights.replace("starting_epoch: 0", "starting_epoch: 1"))
+    run = new_run(home, "four", epochs=2, batch_size=20, compress=str(schedule), tied=True)
+    begun: list[int] = []
+
+    def begin(trainer: Trainer) -> None:
+        begin_epoch(trainer)
+        begun.append(trainer.position.epoch)
+
+    begin_epoch = Trainer.begin_epoch
+    monkeypatch.setattr(Trainer, "begin_epoch", begin)
+    with monkeypatch.context() as patch:
+        patch.setattr(Requests, "next", lambda _: "stop" if 1 in begun else None)
+        train.work(Job(run, run.read(), run.config(), resuming=False))
+    results = run.read().results
+    assert results["test_checkpoint"] == "best"
+    assert "packed_bytes" not in results
+    assert "test_ppl_of_quantized_activations" not in results
+    [scored] = answer(capsys, "evaluate", run.ref, "--split", "test", "--threads", "1")
+    assert results["test_ppl"] == pytest.approx(scored["test_ppl"], rel=1e-4)
+
+
+def test_an_evaluation_of_the_last_checkpoint_has_its_zeros(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(answer(capsys, "train", *SMALL, "--epochs", "1")["run"])
+    of_run = home.find_run("@", "default")
+    of_run.update(results=of_run.read().results | {"packed_bytes": 7})
+    last = run / "last" / "model.safetensors"
+    weights = load_file(last)
+    weights["rnn.weight_hh_l0"].zero_()
+    save_file(weights, last)
+    known = of_run.read().results
+    for which, size in (("best", {"packed_bytes": 7}), ("last", {})):
+        answer(capsys, "evaluate", "1", "--checkpoint", which)
+        results = home.find_run("@", "default").read().results
+        assert {key: results[key] for key in results if key == "packed_bytes"} == size
+        gone = 0 if which == "best" else weights["rnn.weight_hh_l0"].numel()
+        assert results["nonzero"] == known["nonzero"] - gone
 
 
 def test_the_scored_last_model_is_the_one_that_is_kept(

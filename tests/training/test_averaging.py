@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from schedules import quantizing
+from schedules import policy, quantizing
 from torch import Tensor, nn
 from training_world import (
     AGP,
@@ -222,6 +222,28 @@ def test_a_pruned_weight_is_zero_in_the_averages(more: dict[str, Any], tmp_path:
         assert bool((best[name][pruned] == 0).all())
         assert not torch.equal(kept[name], raw[name])
     assert made._averages.active
+
+
+def test_averages_of_weights_that_could_come_back_end_with_their_last_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = {"use_double_copies": True, "mask_on_forward_only": True, "keep_mask": True}
+    level = {"class": "SparsityLevelParameterPruner", "levels": {"rnn.weight_hh_l0": 0.5}}
+    both = policy("pruner", "level", 0, 1, **args)
+    both |= {"epochs": [0, 4], "starting_epoch": None, "ending_epoch": None, "frequency": None}
+    active: list[bool] = []
+
+    def save_and_look(trainer: Trainer) -> None:
+        save(trainer)
+        active.append(trainer._averages.active)
+
+    save = Trainer.save
+    monkeypatch.setattr(Trainer, "save", save_and_look)
+    schedule = {"version": 1, "pruners": {"level": level}, "policies": [both]}
+    made = trainer(small(**EARLY), tmp_path, Recorder(), schedule=schedule)
+    made.run()
+    assert active[3]
+    assert not active[4]
 
 
 def test_masks_hold_for_averages_that_are_of_denser_weights() -> None:

@@ -36,7 +36,7 @@ from lmbench.training import speed_meter
 from lmbench.training import trainer as trainer_module
 from lmbench.training.cuda_graph import GraphedUpdate
 from lmbench.training.distillation import Distillation
-from lmbench.training.evaluate import evaluate
+from lmbench.training.evaluate import Evaluation, evaluate
 from lmbench.training.objective import Objective
 
 MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
@@ -151,6 +151,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     with torch.no_grad():
         broken.model.decoder.bias[3] = math.nan
     with pytest.raises(LmbenchError, match=r"step 26 \(epoch 2\): loss nan.*learning rate 5"):
+        broken.run()
+    assert (tmp_path / "last" / "model.safetensors").read_bytes() == kept
+
+
+@pytest.mark.parametrize("clip, advice", [(0.25, "--lr or --clip$"), (0, "--clip such as 0.25$")])
+def test_a_validation_that_is_not_finite_keeps_the_last_checkpoint(
+    clip: float, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(epochs=2, clip=clip)
+    trainer(config, tmp_path, Recorder(26)).run()
+    kept = (tmp_path / "last" / "model.safetensors").read_bytes()
+    broken = trainer(config, tmp_path, Recorder())
+    broken.restore(tmp_path / "last")
+    monkeypatch.setattr(
+        "lmbench.training.trainer.evaluate", lambda *_: Evaluation(math.nan, 10, 1.0)
+    )
+    with pytest.raises(LmbenchError, match=rf"valid is nan.*is kept.*{advice}"):
         broken.run()
     assert (tmp_path / "last" / "model.safetensors").read_bytes() == kept
 

@@ -169,6 +169,11 @@ class MagnitudeParameterPruner(PerParameterPruner):
             zeros_mask_dict[param_name].mask = threshold_keep(param, threshold)
 
 
+def _deviation(tensor: Tensor) -> float:
+    """The standard deviation of all elements, 0 of one alone."""
+    return float(tensor.std()) if tensor.numel() > 1 else 0.0
+
+
 class SensitivityPruner(PerParameterPruner):
     """Prune magnitudes up to a multiple of the weight's standard deviation.
 
@@ -192,7 +197,7 @@ class SensitivityPruner(PerParameterPruner):
         if sensitivity is None or self.leaves_alone(param, param_name):
             return
         if param_name not in self._deviations:
-            self._deviations[param_name] = float(torch.std(param.detach()))
+            self._deviations[param_name] = _deviation(param.detach())
         threshold = self._deviations[param_name] * sensitivity
         zeros_mask_dict[param_name].mask = threshold_keep(param, threshold)
 
@@ -238,7 +243,7 @@ class SplicingPruner(PerParameterPruner):
             sensitivity *= elapsed * self.sensitivity_multiplier + 1
         if param_name not in self._statistics:
             magnitudes = param.detach().abs()
-            self._statistics[param_name] = (float(magnitudes.mean()), float(magnitudes.std()))
+            self._statistics[param_name] = (float(magnitudes.mean()), _deviation(magnitudes))
         mean, deviation = self._statistics[param_name]
         threshold = mean + deviation * sensitivity
         return threshold * self.low_thresh_mult, threshold * self.hi_thresh_mult

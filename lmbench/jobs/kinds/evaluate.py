@@ -24,6 +24,7 @@ from lmbench.jobs.kinds.common import (
     score_event,
 )
 from lmbench.jobs.scoring_text import corpus_of, corpus_of_file, corpus_of_words
+from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
 from lmbench.session import EventLog, Run, events
 from lmbench.training.process_setup import prepare_worker
@@ -82,7 +83,14 @@ def _work(job: Job) -> None:
         job.add_results(runtime=runtime.name)
     if parent is not None:
         taken = ("parameters", "nonzero", "bytes", "packed_bytes")
-        job.add_results(**{key: known[key] for key in taken if key in known})
+        own = {key: known[key] for key in taken if key in known}
+        if isinstance(loaded.model, RNNModel) and loaded.plain:
+            _, nonzero, _ = count_weights(loaded.model)
+            if nonzero != own.get("nonzero"):
+                # The checkpoint is not the one that the run's results are of.
+                own.pop("packed_bytes", None)
+            own["nonzero"] = nonzero
+        job.add_results(**own)
     else:
         job.add_results(bytes=disk_bytes(loaded))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 from lmbench.config import TrainConfig
 from lmbench.corpus import Corpus, check_enough, open_corpus
@@ -45,7 +48,7 @@ from lmbench.session.events import (
     Warned,
 )
 from lmbench.session.store import Run
-from lmbench.training.checkpoint import checkpoint_step, load_weights
+from lmbench.training.checkpoint import MODEL_FILE, checkpoint_step, load_weights, read_trained
 from lmbench.training.evaluate import evaluate, report_progress
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
@@ -153,7 +156,9 @@ def _train(
         _note(job, event)
         # Of the masks within an epoch none: to find the integers of the weights takes a second.
         if isinstance(event, Sparsity) and trainer.position.batch == trainer.batches_per_epoch:
-            _note_size(job, trainer, corpus)
+            plain = trainer.plain_model()
+            trained = {} if plain is trainer.model else trainer.model.state_dict()
+            _note_size(job, plain, trained, corpus)
 
     objective, of_teacher = build_objective(job, config, corpus, precision, device)
     trainer = Trainer(
@@ -231,11 +236,11 @@ def _note(job: Job, event: Event) -> None:
         job.add_results(nonzero=event.nonzero, sparsity=event.total)
 
 
-def _note_size(job: Job, trainer: Trainer, corpus: Corpus) -> None:
-    """Of a pruned or quantized model how small it would be packed."""
-    model, plain = trainer.model, trainer.plain_model()
+def _note_size(job: Job, plain: RNNModel, trained: Mapping[str, Tensor], corpus: Corpus) -> None:
+    """Of a pruned or quantized model how small it would be packed; `trained`, where a quantizer
+    is in it, is the one that trains."""
     weights, nonzero, _ = count_weights(plain)
-    found = None if plain is model else trained_grids(plain, model.state_dict())
+    found = trained_grids(plain, trained) if trained else None
     if nonzero == weights and not (found and found.values):
         return
     values, groups, grids = (found.values, found.groups, found.grids) if found else ("fp32", {}, {})
@@ -355,7 +360,13 @@ def _score(
     else:
         trainer.keep_averages()
     report = report_progress(job.emit, "scoring test")
-    plain = trainer.plain_model()
+    plain = now = trainer.plain_model()
+    trained = {} if plain is model else model.state_dict()
+    if which == "best" and trained:
+        # A quantizer that began or narrowed since makes another model of these weights.
+        assert best is not None
+        plain, trained = copy.deepcopy(plain), read_trained(best)
+        load_weights(plain, best / MODEL_FILE)
     test = evaluate(plain, trainer.splits.test, config.bptt, report)
     job.emit(score_event("test", test, test.tokens_per_s, which))
     print("=" * 89)
@@ -364,14 +375,15 @@ def _score(
         f"| test ppl {test.ppl:8.2f}",
         flush=True,
     )
-    if scheduler and scheduler.quantizer and scheduler.quantizer.bits_activations is not None:
-        trained = evaluate(model, trainer.splits.test, config.bptt)
+    of_activations = scheduler and scheduler.quantizer and scheduler.quantizer.bits_activations
+    if of_activations and all(map(torch.equal, plain.parameters(), now.parameters())):
+        rounded = evaluate(model, trainer.splits.test, config.bptt)
         print(
-            f"| its activations quantized as in training: test ppl {trained.ppl:8.2f}", flush=True
+            f"| its activations quantized as in training: test ppl {rounded.ppl:8.2f}", flush=True
         )
-        job.add_results(test_ppl_of_quantized_activations=trained.ppl)
+        job.add_results(test_ppl_of_quantized_activations=rounded.ppl)
     weights, nonzero, biases = count_weights(plain)
-    _note_size(job, trainer, corpus)
+    _note_size(job, plain, trained, corpus)
     plateau = trainer.plateau
     job.add_results(
         parameters=weights,

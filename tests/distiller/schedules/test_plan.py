@@ -103,6 +103,7 @@ def followed(model, config, epochs=7):
     scheduler = distiller.build_scheduler(schedule, model)
     for epoch in range(epochs):
         scheduler.on_epoch_begin(epoch)
+        in_forward = {}
         for batch in range(2):
             scheduler.on_minibatch_begin(epoch, batch, 2)
             in_forward = {

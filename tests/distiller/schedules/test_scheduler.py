@@ -295,7 +295,27 @@ def test_a_bias_of_zeros_that_stands_for_all_others_stays_free(pruner):
     named = pruning.MagnitudeParameterPruner("m", {"*": 0.0, "bias": 0.0})
     scheduler.add_policy(distiller.PruningPolicy(named), epochs=[2])
     scheduler.on_epoch_begin(2)
-    assert not scheduler.zeros_mask_dict["bias"].mask.any()
+    mask = scheduler.zeros_mask_dict["bias"].mask
+    assert mask is not None
+    assert not mask.any()
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        pruning.SensitivityPruner("s", {"weight": 0.5}),
+        pruning.SplicingPruner("s", {"weight": 0.5}, 0.5, 0.9),
+    ],
+    ids=["sensitivity", "splicing"],
+)
+def test_one_weight_alone_has_no_deviation(pruner):
+    scheduler = distiller.CompressionScheduler(nn.Linear(1, 1))
+    scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=[0])
+    scheduler.on_epoch_begin(0)
+    json.dumps(pruner.state_dict(), allow_nan=False)
+    mask = scheduler.zeros_mask_dict["weight"].mask
+    assert mask is not None
+    assert mask.all()
 
 
 def test_sparsity_levels_of_a_policy_replace_those_of_its_pruner():
