@@ -17,8 +17,8 @@ from workbench_world import World
 
 from lmbench.cli import run as lmbench
 from lmbench.session import Home
+from lmbench.tui.kit import make_and_launch
 from lmbench.tui.log_file import log_path
-from lmbench.tui.new_run import make_and_launch
 
 DAYS = {
     "runs": ("space", "r", "x", "enter", "d", "y", "U", "n", "ctrl+s"),

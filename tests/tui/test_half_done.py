@@ -51,7 +51,7 @@ async def test_a_form_that_was_left_with_escape_is_forgotten(full):
 
 
 async def test_a_form_that_started_a_run_is_forgotten(full, monkeypatch):
-    monkeypatch.setattr("lmbench.tui.new_run.make_and_launch.check_training", lambda *_, **__: None)
+    monkeypatch.setattr("lmbench.tui.kit.make_and_launch.check_training", lambda *_, **__: None)
     async with opened(full, "n", "ctrl+s") as pilot:
         await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
         assert bench_of(pilot).recall("new_run") is None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from driving import bench_of, opened, press, screen_of, until, words
+from laboratory_double import measure
 from textual.pilot import Pilot
 from textual.widget import Widget
 
@@ -21,8 +22,8 @@ from lmbench.session.archive import pack
 from lmbench.tui import welcome_screen
 from lmbench.tui.app import Workbench
 from lmbench.tui.help_screen import HelpScreen
+from lmbench.tui.kit import make_and_launch
 from lmbench.tui.main_screen import MainScreen
-from lmbench.tui.new_run import make_and_launch
 from lmbench.tui.new_run.chains_screen import ChainsScreen
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.sessions import screen as sessions
@@ -154,6 +155,16 @@ async def test_a_form_that_is_covered_when_its_run_starts_goes_when_it_is_free(
         await press(pilot, "escape")
         screen_of(pilot, MainScreen)
     assert len(started) == 1
+
+
+async def test_escape_while_a_suggested_pruning_is_started_starts_nothing(lab, started, fetch):
+    measure(lab)
+    async with opened(lab, "v", run="001-train") as pilot:
+        assert isinstance(await fetch.left(pilot, "ctrl+s"), MainScreen)
+        await pilot.app.workers.wait_for_complete()
+        await press(pilot)
+        assert bench_of(pilot).last_message == "not started"
+    assert started == []
 
 
 async def test_escape_from_the_chains_during_the_fetch_queues_nothing(world, started, fetch):

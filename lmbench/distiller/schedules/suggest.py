@@ -12,6 +12,8 @@ import yaml
 from lmbench.distiller.errors import DistillerError
 
 Curve = Sequence[tuple[float, float]]
+# The logarithm that stands for a score that is not finite; exp of more is no float.
+_NOT_FINITE = 700.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def suggest_targets(
         total_sparsity: the share of all those weights to prune, in [0, 1).
 
     Raises:
-        DistillerError: when the curves do not reach that far.
+        DistillerError: when the curves do not reach that far, or are not finite there.
     """
     if not 0 <= total_sparsity < 1:
         raise DistillerError(f"suggest: {total_sparsity} is out of [0, 1)")
@@ -73,6 +75,10 @@ def suggest_targets(
             f"suggest: the analysis reaches a total sparsity of {reach:.3f}, not {total_sparsity}; "
             "analyse higher levels or more tensors"
         )
+    if not logarithm < _NOT_FINITE:
+        raise DistillerError(
+            f"suggest: at a total sparsity of {total_sparsity} scores are not finite; ask for less"
+        )
     return Suggestion(targets, pruned / sum(sizes.values()), dense * math.exp(logarithm), dense)
 
 
@@ -87,7 +93,7 @@ def _hull_steps(
     worst = 0.0
     for level, score in sorted(curve):
         finite = math.isfinite(score) and score > 0
-        worst = max(worst, math.log(score / dense) if finite else 700.0)
+        worst = max(worst, math.log(score / dense) if finite else _NOT_FINITE)
         points.append((level, worst if level else 0.0))
     hull: list[tuple[float, float]] = []
     for point in points:

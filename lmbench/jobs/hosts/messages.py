@@ -13,6 +13,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ __all__ = ["Client", "Died", "Host", "Message", "Messages", "Refused", "Send", "
 # A line with a thousand alternatives, or a model of many modules, stays below it.
 _LONGEST_LINE = 1 << 20
 _PATIENCE_S = 2.0
+# Of a process, for what was requested right before the end.
+_LAST_REQUESTS_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,8 +204,8 @@ class Host(Protocol):
 
 
 def serve(name: str, messages: Messages, make: Callable[[Send], Host], *, niceness: int) -> None:
-    """The life of a resident process: it takes requests between two steps, and ends when stdin
-    does, whatever it is doing. `niceness` is how far it steps back behind whatever else runs."""
+    """The life of a resident process: it takes requests between two steps, and ends a moment after
+    stdin, whatever it is doing. `niceness` is how far it steps back behind whatever else runs."""
     answers = _own_stdout()
     if niceness and hasattr(os, "nice"):
         os.nice(niceness)
@@ -221,12 +224,15 @@ def serve(name: str, messages: Messages, make: Callable[[Send], Host], *, nicene
             except queue.Empty:
                 host.step()
                 continue
+            if not line:
+                break
             try:
                 request = messages.parse(line)
             except ValueError as error:
                 send(Refused(reason=f"the {name} does not understand a request: {error}"))
                 continue
             host.handle(request)
+        os._exit(0)
     except (BrokenPipeError, KeyboardInterrupt):
         # The client is gone.
         os._exit(0)
@@ -242,5 +248,7 @@ def _own_stdout() -> BinaryIO:
 def _read_requests(requests: queue.SimpleQueue[bytes]) -> None:
     for line in sys.stdin.buffer:
         requests.put(line)
-    # The end of stdin is the end of the process.
+    # The end of stdin is the end of the process, which may first do what was still requested.
+    requests.put(b"")
+    time.sleep(_LAST_REQUESTS_S)
     os._exit(0)

@@ -6,18 +6,28 @@ from collections.abc import Mapping, Sequence
 
 from lmbench.tui.bench.snapshots import RunView
 
-__all__ = ["checkpoint_of", "is_training", "subject_of", "with_trainings"]
+__all__ = [
+    "checkpoint_of",
+    "is_training",
+    "subject_of",
+    "with_float_model",
+    "with_trainings",
+]
 
 
 def subject_of(views: Mapping[str, RunView], key: str) -> RunView | None:
     """The run whose float model is meant by a run: itself, the one it was made from, or else the
     newest that has one."""
+    newest = max(filter(_has_model, views.values()), key=lambda v: v.id, default=None)
+    return with_float_model(views, key) or newest
+
+
+def with_float_model(views: Mapping[str, RunView], key: str) -> RunView | None:
+    """A run that has a float model, or the one that it was made from; None where neither has."""
     view = views.get(key)
-    while view is not None:
-        if _has_model(view):
-            return view
+    while view is not None and not _has_model(view):
         view = views.get(view.parent or "")
-    return max(filter(_has_model, views.values()), key=lambda v: v.id, default=None)
+    return view
 
 
 def checkpoint_of(view: RunView) -> str:

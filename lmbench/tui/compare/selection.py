@@ -190,9 +190,14 @@ class Compared:
         key = f"{self.split}_ppl"
         return [
             (row, (float(row["bytes"]), float(row[key])))
-            for row in self.runs.rows
+            for row in self._models
             if row["bytes"] and _figure(row, key) is not None
         ]
+
+    @property
+    def _models(self) -> list[dict[str, Any]]:
+        """An evaluation has its parent's size and a perplexity of its own, but is no model."""
+        return [row for row in self.runs.rows if row["kind"] != "evaluate"]
 
     def front(self) -> list[dict[str, Any]]:
         """The rows on the Pareto front, the smallest first."""
@@ -207,7 +212,7 @@ class Compared:
     def plot(self, colour: Callable[[str], Colour]) -> Plot:
         """The scatter plot as it is looked at now; `colour` gives the theme's."""
         rows = []
-        for row in self.runs.rows:
+        for row in self._models:
             number = _number(row)
             mark, name = mark_of(number), f"{number} {row['name']}"
             look = {"name": name, "marker": mark.marker, "colour": colour(mark.variable)}

@@ -28,6 +28,7 @@ from lmbench.tui.generate.text_columns import MOST_TEXTS, TextColumns
 from lmbench.tui.generate.texts import (
     apply_reply,
     attempt_of,
+    created_of,
     figures_of,
     hint,
     origin_of,
@@ -131,7 +132,8 @@ are kept in the session's `samples.jsonl`.
         self._requests = Requests(self._connect)
         self._comparing = True
         self._theme = ""
-        self._recalled = ""
+        # The run whose texts were recalled last: its key, and when it was made.
+        self._recalled: tuple[str, float] | None = None
         self._runtimes = KnownRuntimes()
         self._texts = TextColumns()
         self._controls = SamplingControls()
@@ -209,7 +211,7 @@ are kept in the session's `samples.jsonl`.
         self.set_subtitle(" vs ".join(names))
         for column in self._texts.columns:
             draft = column.text.draft
-            view = self.bench.snapshot.run(draft.key) if draft else None
+            view = self._run_of(draft) if draft else None
             if draft is not None and view is not None:
                 draft.name = view.name
                 # What was written before, or in the midst of a training, is not of what it is now.
@@ -232,15 +234,20 @@ are kept in the session's `samples.jsonl`.
         self._offer_runtimes()
         # With the marks gone, too, the texts are to be of the run in the frame.
         alone = targets[0] if len(targets) == 1 else None
-        if (key := alone.key if alone else "") != self._recalled:
-            self._recalled = key
+        if (run := (alone.key, created_of(alone)) if alone else None) != self._recalled:
+            self._recalled = run
             if alone is not None and self._shows_others(alone):
                 self._recall(alone)
         self.refresh_bindings()
 
+    def _run_of(self, draft: GeneratedText) -> RunView | None:
+        """The run that wrote a text; None where it is gone, though another may have its key."""
+        view = self.bench.snapshot.run(draft.key)
+        return view if view is not None and created_of(view) == draft.created else None
+
     def _shows_others(self, view: RunView) -> bool:
         """Is no text being written, and none on the screen of this run?"""
-        others = all(draft.recorded or draft.key != view.key for draft in self.drafts)
+        others = all(draft.recorded or self._run_of(draft) is not view for draft in self.drafts)
         return others and not self.writing and len(self.targets) < 2
 
     def _offer_runtimes(self) -> None:
@@ -266,8 +273,8 @@ are kept in the session's `samples.jsonl`.
 
     def _show_last(self, view: RunView, samples: SavedSamples) -> None:
         if self.bench.selected == view.key and self._shows_others(view):
-            created = view.record.created if view.record is not None else 0.0
-            shown, sample = self._requests.last_of(view.key), samples.last_of(view.key, created)
+            shown = self._requests.last_of(view)
+            sample = samples.last_of(view.key, created_of(view))
             if not shown and sample is not None:
                 shown = [saved_text(view, sample)]
             if not shown and not self.drafts:
@@ -333,7 +340,7 @@ are kept in the session's `samples.jsonl`.
         event.stop()
         column = self._texts.with_word(event.word)
         draft = column.text.draft if column is not None else None
-        view = self.bench.snapshot.run(draft.key) if draft is not None else None
+        view = self._run_of(draft) if draft is not None else None
         if column is None or draft is None:
             return
         if view is None:

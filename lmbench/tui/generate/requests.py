@@ -10,7 +10,7 @@ from typing import Any
 from lmbench.jobs.hosts import sampler_messages as messages
 from lmbench.jobs.hosts.messages import Client
 from lmbench.tui.bench.snapshots import RunView
-from lmbench.tui.generate.texts import attempt_of, figures_of, new_text, origin_of
+from lmbench.tui.generate.texts import attempt_of, created_of, figures_of, new_text, origin_of
 from lmbench.tui.generate.tinted_text import GeneratedText
 
 __all__ = ["Requests"]
@@ -37,6 +37,8 @@ class Requests:
 
     async def close(self) -> None:
         if self._client is not None:
+            # What has been written of a text is recorded.
+            await self.halt(draft for draft in self.texts if draft.alive)
             await self._client.close()
 
     @property
@@ -44,15 +46,18 @@ class Requests:
         """Those that the sampler may still write, on the screen or not."""
         return [draft for drafts in self._written.values() for draft in drafts]
 
-    def last_of(self, key: str) -> Sequence[GeneratedText]:
-        """What the run of this key wrote last, in this visit."""
-        return self._written.get(key, ())
+    def last_of(self, view: RunView) -> Sequence[GeneratedText]:
+        """What a run wrote last, in this visit."""
+        created = created_of(view)
+        return [draft for draft in self._written.get(view.key, ()) if draft.created == created]
 
     async def make_room(self, keys: Iterable[str]) -> None:
-        """Forget the texts of these runs, and of others the oldest; what else is being written
-        is halted, since it leaves the screen."""
+        """Forget the texts of these runs, and of others the oldest; what is being written is
+        halted, and so recorded, since it leaves the screen."""
         for key in (*keys, *list(self._written)[:-_TEXTS_KEPT]):
-            for draft in self._written.pop(key, ()):
+            drafts = self._written.pop(key, ())
+            await self.halt(draft for draft in drafts if draft.alive)
+            for draft in drafts:
                 await self.client.send(messages.Forget(id=draft.id))
         await self.halt(draft for draft in self.texts if draft.alive)
 

@@ -17,6 +17,7 @@ from lmbench.tui.generate.tinted_text import GeneratedText, State
 __all__ = [
     "apply_reply",
     "attempt_of",
+    "created_of",
     "figures_of",
     "hint",
     "new_text",
@@ -41,6 +42,11 @@ def figures_of(view: RunView) -> str:
     return " · ".join(part for part in parts if part and part != "–")
 
 
+def created_of(view: RunView) -> float:
+    """When a run was made; 0 for one whose record was not read."""
+    return view.record.created if view.record else 0.0
+
+
 def attempt_of(view: RunView) -> int:
     """Which attempt at its run trained a model as it is now."""
     return view.record.attempt if view.record else 0
@@ -62,6 +68,7 @@ def saved_text(view: RunView, sample: Sample) -> GeneratedText:
         key=view.key,
         name=view.name,
         mark=mark_of(view.id),
+        created=created_of(view),
         cache=sample.cache,
         prompt=tuple(sample.prompt.split()),
         words=words,
@@ -80,6 +87,7 @@ def new_text(id: int, view: RunView, prompt: str, cache: int) -> GeneratedText:
         mark=mark_of(view.id),
         origin=origin_of(view),
         figures=figures_of(view),
+        created=created_of(view),
         attempt=attempt_of(view),
         cache=cache,
         prompt=tuple(prompt.split()),

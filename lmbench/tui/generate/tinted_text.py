@@ -56,6 +56,8 @@ class GeneratedText:
     """What the model is of, where that needs telling: ``last checkpoint, step 3,660``."""
     figures: str = ""
     """Perplexity and size."""
+    created: float = 0.0
+    """When its run was made: a later one may have the same key."""
     attempt: int = 0
     """That of its run by which the model was trained: it may go on to another one."""
     cache: int = 0

@@ -17,7 +17,7 @@ from lmbench.jobs.hosts.messages import Client
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.session import Run
-from lmbench.tui.bench.float_model_run import subject_of
+from lmbench.tui.bench.float_model_run import subject_of, with_float_model
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
@@ -115,9 +115,13 @@ the next panel.
 
     async def _begin(self) -> None:
         """Have the run's model loaded, as soon as the session is read and has one."""
-        if self._client is not None or self.bench.snapshot.session is None:
+        snapshot, selected = self.bench.snapshot, self.bench.selected
+        if self._client is not None or snapshot.session is None:
             return
-        subject = subject_of(self.bench.snapshot.by_key, self.bench.selected)
+        if snapshot.reading and with_float_model(snapshot.by_key, selected) is None:
+            # What the selected run was made from may not be read yet.
+            return
+        subject = subject_of(snapshot.by_key, selected)
         if subject is None:
             self.state.problem = "A trained run is needed: Esc, then n starts one."
         else:

@@ -166,6 +166,9 @@ class LaboratoryState:
 
     def add(self, name: str, settings: Settings, preset: str = "", words: str = "") -> None:
         """Have these settings evaluated, unless they are a candidate already."""
+        if self.problem:
+            self._notify(self.problem)
+            return
         same = (c for c in self.candidates if c.settings == settings and c.state != "failed")
         known = next(same, None)
         if known is not None:
@@ -265,7 +268,7 @@ class LaboratoryState:
         self._slid()
 
     def _slid(self) -> None:
-        self.level_pending = self.level not in self.pruned.get(self.target, {})
+        self.level_pending = not self.problem and self.level not in self.pruned.get(self.target, {})
         self._changed(True)
 
     # -- saving --------------------------------------------------------------------------------

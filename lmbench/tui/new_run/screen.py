@@ -26,6 +26,7 @@ from lmbench.tui.kit import choices
 from lmbench.tui.kit.background_task import BackgroundTask
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.form import FieldSpec, Form
+from lmbench.tui.kit.make_and_launch import make_and_launch
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
 from lmbench.tui.new_run.about_panel import AboutRun, RunRequest
@@ -47,7 +48,6 @@ from lmbench.tui.new_run.form_lines import (
     texts_of,
     training_of,
 )
-from lmbench.tui.new_run.make_and_launch import make_and_launch
 from lmbench.tui.new_run.unfinished_form import FormDraft
 
 __all__ = ["NewRunScreen"]

@@ -21,7 +21,7 @@ from lmbench.distiller.schedules.suggest import (
     suggestion_to_schedule,
 )
 from lmbench.errors import LmbenchError
-from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run
+from lmbench.jobs.prepare import command_for, inherited_settings
 from lmbench.printable import one_line
 from lmbench.report import numbers
 from lmbench.session import Run
@@ -29,6 +29,8 @@ from lmbench.tui.bench.float_model_run import subject_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit import choices
+from lmbench.tui.kit.background_task import BackgroundTask
+from lmbench.tui.kit.make_and_launch import make_and_launch
 from lmbench.tui.kit.panel import update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar
@@ -75,7 +77,8 @@ class SensitivityScreen(BenchScreen[None]):
         self.suggestion: Suggestion | None = None
         self._problem = ""
         self._shown: Any = None
-        self._starting = False
+        # The start that is under way.
+        self._background: BackgroundTask | None = None
 
     def compose(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
@@ -185,6 +188,9 @@ class SensitivityScreen(BenchScreen[None]):
         if self.subject is None:
             self._problem = _GONE
             return
+        if not self.curves.keys() <= self.sizes.keys():
+            self._problem = f"The settings of {self.subject.title} cannot be read."
+            return
         try:
             self.suggestion = suggest_targets(self.curves, self.sizes, self.goal)
         except DistillerError as error:
@@ -238,28 +244,49 @@ class SensitivityScreen(BenchScreen[None]):
     async def action_start(self) -> None:
         """Write the schedule into the session and start a pruning run under it."""
         subject, suggestion = self.subject, self.suggestion
-        if subject is None or suggestion is None or self._starting:
+        if subject is None or suggestion is None or self._background is not None:
             return
-        self._starting = True
-        run = await self.bench.run_in_thread(
-            _prune, subject.run, suggestion, self.group, doing="while starting a run"
+        self.bench.show_message("starting …")
+        task = self._background = BackgroundTask(self.bench)
+        self.bench.run_worker(self._start(task, subject, suggestion), exit_on_error=False)
+
+    async def _start(self, task: BackgroundTask, subject: RunView, suggestion: Suggestion) -> None:
+        run = await task.run(
+            _prune, subject.run, suggestion, self.group, task, doing="while starting a run"
         )
-        self._starting = False
-        if isinstance(run, Run):
-            self.bench.select(run.path.name)
-            self.bench.show_message(f"run {run.id} prunes {subject.title} as suggested")
+        self._background = None
+        if not isinstance(run, Run):
+            self.bench.show_message("not started")
+            return
+        self.bench.select(run.path.name)
+        self.bench.show_message(f"run {run.id} prunes {subject.title} as suggested")
+        if not self.gone:
             self.dismiss(None)
-            await self.bench.refresh_snapshot()
+        await self.bench.refresh_snapshot()
+
+    async def on_unmount(self) -> None:
+        if self._background is not None:
+            self._background.cancel()
 
     async def action_form(self) -> None:
         subject, suggestion = self.subject, self.suggestion
         if subject is None or suggestion is None:
             return
-        path = await self.bench.run_in_thread(_write_schedule, subject.run, suggestion, self.group)
-        if path is not None:
-            self.bench.open(
-                "new_run", kind="prune", settings={"compress": path}, parent=subject.key
-            )
+        session = subject.run.session
+        kept = {path for path, _ in choices.own_schedules(session)}
+        written = await self.bench.run_in_thread(
+            _write_schedule, subject.run, suggestion, self.group
+        )
+        if written is None:
+            return
+        path, text = written
+
+        def left(started: str | None) -> None:
+            if started is None and path not in kept:
+                choices.forget_schedule(session, path, text)
+
+        settings = {"compress": path}
+        self.bench.open("new_run", then=left, kind="prune", settings=settings, parent=subject.key)
 
 
 def _alone(view: RunView) -> str:
@@ -313,23 +340,20 @@ def _settings(parent: Run) -> PruneConfig:
     return validate(PruneConfig, inherited_settings(parent))
 
 
-def _write_schedule(parent: Run, suggestion: Suggestion, group: str) -> str:
-    """In a thread: the suggested schedule as a file of the session; its path from the home."""
+def _write_schedule(parent: Run, suggestion: Suggestion, group: str) -> tuple[str, str]:
+    """In a thread: the suggested schedule as a file of the session; its path from the home, and
+    its text."""
     start, end = pruning_epochs(_settings(parent).epochs)
     text = suggestion_to_schedule(suggestion, start, end, group=group)
     stem = f"suggested-{100 * suggestion.sparsity:.0f}"
-    return choices.save_schedule(parent.session, stem, text)
+    return choices.save_schedule(parent.session, stem, text), text
 
 
-def _prune(parent: Run, suggestion: Suggestion, group: str) -> Run:
-    """In a thread: it may read a corpus, and starts a process."""
-    from lmbench.jobs import launch
-
-    path = _write_schedule(parent, suggestion, group)
+def _prune(parent: Run, suggestion: Suggestion, group: str, task: BackgroundTask) -> Run:
+    """In a thread: it may fetch a corpus, and starts a process."""
+    path, _ = _write_schedule(parent, suggestion, group)
     config = _settings(parent).model_copy(update={"compress": path})
-    check_training(config, parent.home, has_parent=True, session=parent.session.name)
     given = {k: v for k, v in changed_settings(config).items() if k == "compress"}
     command = command_for("prune", given, parent=parent.ref)
-    run = make_run(parent.session, "prune", config, parent=parent, command=command)
-    launch.start(run)
-    return run
+    home, session = parent.home, parent.session
+    return make_and_launch(home, session, "prune", config, parent, None, command, task)

@@ -203,6 +203,14 @@ def test_a_total_that_the_curves_do_not_reach_says_how_far_they_do():
         distiller.suggest_targets(curves, {"a": 10, "b": 10}, 0.5)
 
 
+def test_scores_that_are_not_finite_are_no_prediction():
+    curves = {name: [(0.0, 10.0), (0.5, 11.0), (0.9, math.inf)] for name in "ab"}
+    sizes = {"a": 10, "b": 10}
+    assert distiller.suggest_targets(curves, sizes, 0.5).predicted == pytest.approx(12.1)
+    with pytest.raises(distiller.DistillerError, match="scores are not finite; ask for less"):
+        distiller.suggest_targets(curves, sizes, 0.9)
+
+
 def test_a_suggestion_of_nothing_is_refused():
     suggestion = distiller.suggest_targets({"a": [(0.0, 10.0), (0.5, 11.0)]}, {"a": 10}, 0.0)
     with pytest.raises(distiller.DistillerError, match="nothing is to be pruned"):

@@ -474,6 +474,19 @@ async def test_a_run_trained_on_a_grid_is_refused_steps_before_they_are_queued(l
     assert started[2].read().parent == "demo/005-prune"
 
 
+async def test_an_evaluation_is_no_point_of_the_plot(lab):
+    run = lab.session.new_run(EvaluateConfig(), "evaluate", parent=lab.session.run(1))
+    run.update(status="finished", results={"test_ppl": 1.5, "valid_ppl": 1.5, "bytes": 1000})
+    async with opened(lab, size=(120, 30)) as pilot:
+        bench_of(pilot).mark(tuple(view.key for view in bench_of(pilot).snapshot.runs))
+        await press(pilot, "c")
+        compared = screen_of(pilot, CompareScreen).compared
+        assert any(row["kind"] == "evaluate" for row in compared.runs.rows)
+        assert {row["kind"] for row in compared.front()} == {"quantize", "train"}
+        points = {series.label.split()[0] for series in compared.plot(lambda _: None).series}
+        assert str(run.id) not in points
+
+
 async def test_figures_with_a_cache_or_steps_have_columns_of_their_own(lab):
     async with opened(lab, "c", size=(120, 30)) as pilot:
         assert "dynamic" not in words(pilot)

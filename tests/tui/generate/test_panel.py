@@ -662,6 +662,31 @@ async def test_what_was_kept_and_does_not_fit_is_passed_over(full, kept):
         assert (values["temperature"], values["top_k"], values["runtime"]) == (0.8, 40, "as-is")
 
 
+async def test_a_text_that_is_asked_for_again_is_halted_and_so_recorded(full, monkeypatch):
+    monkeypatch.setattr(SamplerDouble, "answers", False)
+    async with opened(full) as pilot:
+        await press(pilot, "enter", "enter")
+        first, second = sampler().writes
+        asked = [m for m in sampler().sent if m.id == first.id]
+        assert asked == [first, Halt(id=first.id), Forget(id=first.id)]
+    assert sampler().sent[-1] == Halt(id=second.id)
+    assert sampler().closed
+
+
+async def test_a_run_with_the_number_of_a_deleted_one_has_none_of_its_texts(full):
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        assert written(drafts(pilot)[0]) == WORDS
+        run = full.session.run(1)
+        run.update(created=run.read().created + 60, name="another")
+        await bench_of(pilot).refresh_snapshot()
+        await at_rest(pilot)
+        assert drafts(pilot) == ()
+        await go_to(pilot, "003-quantize")
+        await go_to(pilot, "001-train")
+        assert drafts(pilot) == ()
+
+
 async def test_a_new_run_shows_no_text_of_a_deleted_one_of_its_name(full):
     created = full.home.find_run("demo/1").read().created
     line = {"run": "demo/001-train", "prompt": "in", "text": "another's text"}

@@ -23,6 +23,7 @@ from lmbench.jobs.hosts import laboratory_messages as messages
 from lmbench.jobs.hosts.laboratory_messages import Prune, Refused
 from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
+from lmbench.tui.bench.float_model_run import subject_of
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.kit.panel import Panel
@@ -311,6 +312,33 @@ async def test_a_laboratory_that_dies_says_so_and_waits_for_nothing(lab):
         await pilot.pause()
         await pilot.pause()
         assert "the laboratory is gone: killed" in words(pilot)
+        await press(pilot, "enter", "u", "tab", "tab", "right")
+        assert candidates(pilot) == []
+        assert not screen.state.level_pending
+        assert bench_of(pilot).recent_message.startswith("the laboratory is gone: killed")
+
+
+async def test_the_laboratory_waits_for_the_model_of_a_run_whose_parent_is_not_read_yet(lab):
+    (lab.new("train", "newest", status="finished").path / "best").mkdir()
+    quantized = lab.new("quantize", "four", parent=lab.session.run(1), status="finished")
+    async with driving.opened(lab, run=quantized.path.name) as pilot:
+        bench = bench_of(pilot)
+        whole = bench.snapshot
+        left = {key: view for key, view in whole.by_key.items() if view.id != 1}
+        assert subject_of(left, quantized.path.name) is not None
+
+        async def unread(app: Workbench, *, defer_growth: bool) -> None: ...
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Workbench, "_poll_once", unread)
+            bench.snapshot = replace(whole, by_key=left, unread=1)
+            await press(pilot, "l")
+            assert screen_of(pilot, LabScreen).subject is None
+            bench.snapshot = whole
+            await until(pilot, lambda: screen_of(pilot, LabScreen).subject is not None)
+        subject = screen_of(pilot, LabScreen).subject
+        assert subject is not None
+        assert subject.key == "001-train"
 
 
 @pytest.mark.parametrize("panel, key", [("modules", "enter"), ("modules", "b"), ("prune", "right")])

@@ -42,7 +42,7 @@ NARROW, WIDE = (80, 24), (120, 30)
 @pytest.fixture
 def started(started: list[Run], monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """No corpus is opened, either."""
-    monkeypatch.setattr("lmbench.tui.new_run.make_and_launch.check_training", lambda *_, **__: None)
+    monkeypatch.setattr("lmbench.tui.kit.make_and_launch.check_training", lambda *_, **__: None)
     return started
 
 
@@ -681,7 +681,7 @@ async def test_a_mistake_of_the_corpus_leaves_the_form_as_it_is(world, started, 
     def fails(*_: Any, **__: Any) -> None:
         raise LmbenchError("no corpus nowhere")
 
-    monkeypatch.setattr("lmbench.tui.new_run.make_and_launch.check_training", fails)
+    monkeypatch.setattr("lmbench.tui.kit.make_and_launch.check_training", fails)
     async with opened(world) as pilot:
         await start(pilot)
         told = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))

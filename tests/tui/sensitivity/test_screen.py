@@ -64,7 +64,7 @@ async def test_the_head_says_how_the_run_ended_though_no_point_is_new(lab, ended
 
 
 async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):
-    monkeypatch.setattr("lmbench.tui.sensitivity.screen.check_training", lambda *_, **__: None)
+    monkeypatch.setattr("lmbench.tui.kit.make_and_launch.check_training", lambda *_, **__: None)
     measure(lab)
     async with opened(lab, "v", "ctrl+s") as pilot:
         await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
@@ -113,7 +113,7 @@ async def test_the_curves_of_a_model_that_is_gone_prune_no_other(lab, started):
 async def test_what_was_measured_together_is_pruned_together(
     lab, started, monkeypatch, granularity, pruner, key
 ):
-    monkeypatch.setattr("lmbench.tui.sensitivity.screen.check_training", lambda *_, **__: None)
+    monkeypatch.setattr("lmbench.tui.kit.make_and_launch.check_training", lambda *_, **__: None)
     measure(lab, granularity)
     folder = lab.session.path / "schedules"
     async with opened(lab, "v") as pilot:
@@ -170,8 +170,20 @@ async def test_the_tensors_that_were_measured_are_shown_though_gates_were_later(
 async def test_f_puts_the_suggested_schedule_into_the_form(lab):
     measure(lab)
     async with opened(lab, "v", "f") as pilot:
-        form = screen_of(pilot, NewRunScreen).form
-        assert form.values["compress"].endswith("schedules/suggested-80.yaml")
+        path = lab.home.path / screen_of(pilot, NewRunScreen).form.values["compress"]
+        assert path.name == "suggested-80.yaml"
+        assert path.exists()
+        await press(pilot, "escape")
+        screen_of(pilot, SensitivityScreen)
+        assert not path.exists()
+
+
+async def test_of_a_run_whose_settings_cannot_be_read_nothing_is_suggested(lab):
+    measure(lab)
+    lab.session.run(1).update(config={"of_a_newer_version": 1})
+    async with opened(lab, "v") as pilot:
+        assert screen_of(pilot, SensitivityScreen).suggestion is None
+        assert "The settings of 1 dense cannot be read." in words(pilot)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 6, 40])

@@ -1,4 +1,4 @@
-"""From what the new-run form asks for to a run in the queue."""
+"""From what a screen asks for to a run in the queue."""
 
 from __future__ import annotations
 
