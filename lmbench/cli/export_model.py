@@ -13,7 +13,12 @@ import numpy as np
 from lmbench.cli.output import print_line
 from lmbench.deploy.export import Bits
 from lmbench.deploy.export.hub import export_hub
-from lmbench.deploy.export.write import export_onnx, export_safetensors, export_sherpa
+from lmbench.deploy.export.write import (
+    LEAST_TOKENS,
+    export_onnx,
+    export_safetensors,
+    export_sherpa,
+)
 from lmbench.deploy.load_model import LoadedModel, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.errors import LmbenchError
@@ -98,7 +103,9 @@ def _real_tokens(loaded: LoadedModel, run: Run | None) -> tuple[np.ndarray, str]
         known = run.read().corpus
         with suppress(LmbenchError):
             corpus = corpus_of(known, Home.find().path, run.ref)
-            return corpus.split("test")[:_TOKENS], f"test of {corpus.name}"
+            tokens = corpus.split("test")[:_TOKENS]
+            if len(tokens) >= LEAST_TOKENS:
+                return tokens, f"test of {corpus.name}"
     ids = np.random.default_rng(0).integers(int(loaded.shape["ntoken"]), size=_TOKENS)
     return ids, "random words (its corpus is not at hand)"
 

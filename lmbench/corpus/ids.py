@@ -103,7 +103,9 @@ def encode(
         closed = rule == "train" and split != "train"
         pieces[split] = list(_numbered(files[split], hashes[split], numbering, closed, progress))
     if UNK not in numbering and any(
-        int(piece.max()) == len(numbering) for parts in pieces.values() for piece in parts
+        len(piece) and int(piece.max()) == len(numbering)
+        for parts in pieces.values()
+        for piece in parts
     ):
         numbering[UNK] = len(numbering)
     dtype = np.min_scalar_type(len(numbering) - 1)

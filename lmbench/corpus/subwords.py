@@ -11,7 +11,7 @@ A word is cut greedily, the longest piece first, so that the vocabulary alone sa
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 from lmbench.corpus.ids import EOS, UNK
@@ -36,9 +36,15 @@ _CHARACTER = _characters()
 _BYTE = {character: byte for byte, character in _CHARACTER.items()}
 
 
-def is_subword(vocabulary: Iterable[str]) -> bool:
-    """Whether these are pieces of words."""
-    return any(len(word) > 1 and word.startswith(WORD_START) for word in vocabulary)
+def is_subword(vocabulary: Collection[str]) -> bool:
+    """Whether these are pieces of words: of bytes as they are spelled here, with one in a hundred
+    or more that begins a word. A text of words may hold the sign as well."""
+    starts = sum(len(word) > 1 and word.startswith(WORD_START) for word in vocabulary)
+    if not starts or 100 * starts < len(vocabulary):
+        return False
+    return all(
+        word in _WHOLE or _BYTE.keys() >= set(word.removeprefix(WORD_START)) for word in vocabulary
+    )
 
 
 class Pieces:

@@ -232,6 +232,12 @@ def load_file(
     shape = _checked_shape(path, about.get("shape") or _shape_from(path, tensors))
     vocabulary = about.get("vocabulary", [])
     model = _ready(_float_model(path, tensors, shape), device)
+    known = {*_expected(shape), "decoder.weight"} if shape["tied"] else {*_expected(shape)}
+    if others := tensors.keys() - known:
+        raise LmbenchError(
+            f"{path}: tensor '{min(others)}' has no place in a model of lmbench, which would "
+            "compute something else without it"
+        )
     if vocabulary and len(vocabulary) != shape["ntoken"]:
         raise LmbenchError(
             f"{path}: its vocabulary has {len(vocabulary):,} words, its tensors {shape['ntoken']:,}"

@@ -72,7 +72,7 @@ class Snapshot:
 
 def read_prompt(text: str, vocabulary: Sequence[str]) -> Prompt:
     """Split as a corpus is: words at white space, ``<eos>`` between lines, and words into pieces
-    where the vocabulary is one of pieces.
+    where the vocabulary is one of pieces, which may have none for a byte of a word.
 
     Unknown words become ``<unk>`` and are reported, each once.
 
@@ -89,15 +89,19 @@ def read_prompt(text: str, vocabulary: Sequence[str]) -> Prompt:
     # Only where a corpus has ends of lines, too: `splitlines` knows more of them.
     lines = re.split(r"\r\n?|\n", text.strip())
     words = f" {EOS} ".join(lines).split()
-    if is_subword(vocabulary):
-        words = Pieces(vocabulary).of(words)
+    read = words
     unknown = tuple(dict.fromkeys(word for word in words if word not in index))
+    if is_subword(vocabulary):
+        pieces = Pieces(vocabulary)
+        read = pieces.of(words)
+        unread = (word for word in words if word != UNK and UNK in pieces.of([word]))
+        unknown = tuple(dict.fromkeys(unread))
     if unknown and UNK not in index:
         raise LmbenchError(
             f"prompt word '{unknown[0]}' is not in the model's vocabulary, which has no {UNK} to "
             "stand for it"
         )
-    return Prompt(tuple(index[word] if word in index else index[UNK] for word in words), unknown)
+    return Prompt(tuple(index[word] if word in index else index[UNK] for word in read), unknown)
 
 
 class Sampler:

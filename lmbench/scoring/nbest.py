@@ -172,7 +172,10 @@ def _field(path: Path, number: int, row: Mapping[str, Any], name: str, kind: typ
 def _json_rows(path: Path) -> Iterator[tuple[str, Hypothesis]]:
     for number, row in _json_lines(path):
         utterance = _field(path, number, row, "id", str)
-        for one in _field(path, number, row, "nbest", list) if "nbest" in row else [row]:
+        hypotheses = _field(path, number, row, "nbest", list) if "nbest" in row else [row]
+        if not hypotheses:
+            raise LmbenchError(f"{path}: line {number}: 'nbest' of '{utterance}' is empty")
+        for one in hypotheses:
             score = _field(path, number, one, "score", float)
             words = tuple(_field(path, number, one, "text", str).split())
             yield utterance, Hypothesis(score, words)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -358,6 +359,21 @@ def test_export_names_the_file_after_the_run_and_tells_how_well_it_agrees(
     assert code == 0
     assert (tmp_path / "001-train.onnx").is_file()
     assert "agrees with torch" in out
+
+
+def test_an_export_of_a_run_with_a_short_test_split_is_checked_on_random_words(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short:
+        name = "short"
+
+        def split(self, _: str) -> np.ndarray:
+            return np.array([0, 1, 0])
+
+    monkeypatch.setattr("lmbench.cli.export_model.corpus_of", lambda *_: Short())
+    code, out, _ = command("export", "@", "--format", "onnx")
+    assert code == 0
+    assert "random words" in out
 
 
 def test_bits_of_a_safetensors_export_are_refused(command: Command) -> None:

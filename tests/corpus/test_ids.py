@@ -269,6 +269,17 @@ def test_a_long_line_is_read_in_pieces_and_gives_the_same_ids(
         assert np.array_equal(pieces.splits[split], whole.splits[split])
 
 
+def test_a_long_line_of_blanks_has_no_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LONG_LINE", 1 << 10)
+    files = write_splits(tmp_path, dict.fromkeys(SPLITS, f"a b\n{' ' * 5000}\nc"))
+    found = encode(files, hashes_of(files), "train")
+    assert [found.vocabulary[i] for i in found.splits["train"]] == [
+        *("a", "b", "<eos>", "<eos>", "c", "<eos>"),
+    ]
+
+
 def test_a_byte_that_is_not_utf8_is_named_by_its_place_in_a_long_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,10 @@ def test_pieces_are_joined_to_the_words_they_were_cut_from(words: list[str]) -> 
 def test_a_vocabulary_of_pieces_is_told_from_one_of_words() -> None:
     assert not is_subword(["▁", "the", "_x"])
     assert is_subword(["<eos>", "▁the"])
+    assert is_subword(pieces_of("▁th", "▁a", "▁i")._pieces)
+    assert not is_subword(["the", "▁▂▃", "cat"])
+    assert not is_subword(["▁the", "café", "łódź"])
+    assert not is_subword(["▁x", *(f"word{number}" for number in range(200))])
 
 
 def test_pieces_go_on_from_the_text_before_them() -> None:

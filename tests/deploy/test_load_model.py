@@ -94,6 +94,17 @@ def test_the_shape_of_a_bare_file_shows_from_its_tensors(tmp_path: Path, kind: s
         assert loaded.vocabulary == []
 
 
+def test_a_tensor_without_a_place_in_the_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    tensors = dict(net("LSTM", tied=True).state_dict())
+    del tensors["decoder.weight"]
+    save_file(tensors, path)
+    assert load_file(path).shape["tied"]
+    save_file(tensors | {"norm.weight": torch.ones(3)}, path)
+    with pytest.raises(LmbenchError, match=r"'norm\.weight' has no place in a model of lmbench"):
+        load_file(path)
+
+
 def test_a_bare_file_of_an_elman_net_does_not_show_its_activation(tmp_path: Path) -> None:
     save_file(dict(net("RNN_TANH", tied=False).state_dict()), tmp_path / "m.safetensors")
     with pytest.raises(LmbenchError, match="tanh or relu cannot be told apart"):

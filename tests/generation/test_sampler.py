@@ -165,6 +165,15 @@ def test_a_prompt_that_is_not_utf8_is_refused_before_anything_is_written() -> No
         read_prompt("word0 \udcff", WORDS)
 
 
+def test_of_pieces_the_word_that_holds_an_unknown_byte_is_named() -> None:
+    pieces = ["<eos>", "▁the", "▁", "c", "a", "f"]
+    with pytest.raises(LmbenchError, match="prompt word 'café' is not in"):
+        read_prompt("the café", pieces)
+    found = read_prompt("the café <unk> café", [*pieces, "<unk>"])
+    assert found.unknown == ("café",)
+    assert found.ids == (1, 2, 3, 4, 5, 6, 6, 6, 2, 3, 4, 5, 6, 6)
+
+
 def test_a_text_of_pieces_is_joined_whichever_of_them_it_has() -> None:
     source = replace(tiny(), vocabulary=["<unk>", "<eos>", "▁the", "e", "r", *WORDS[5:]])
     generation = generate(source, GenerateConfig(words=1))

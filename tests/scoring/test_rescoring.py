@@ -78,6 +78,7 @@ def test_a_hypothesis_without_words_is_one(tmp_path: Path) -> None:
         ("list.jsonl", b"[]\n", "line 1 is no JSON object"),
         ("list.jsonl", b'{"id": "a", "text": "b"}\n', "line 1: 'score' is missing or not a number"),
         ("list.jsonl", b'{"id": 1, "score": 2, "text": ""}\n', "'id' is missing or not a text"),
+        ("list.jsonl", b'{"id": "a", "nbest": []}\n', "line 1: 'nbest' of 'a' is empty"),
         ("list.jsonl", b'{"id": "a", "nbest": [3]}\n', "'score' is missing or not a number"),
     ],
 )

@@ -269,7 +269,7 @@ class _Making:
             raise LmbenchError(
                 f"train has no word {config.rarest} times: lower --min-count, or give more text"
             )
-        written_as = {word: word for word in kept}
+        written_as = {word: word for word in (*kept, EOS)}
 
         def known(sentences: list[str]) -> list[list[str]]:
             return [
@@ -279,9 +279,7 @@ class _Making:
 
         self._write(known)
         has_unknown = any(split.unknown for split in self._counted.values())
-        return Vocabulary(
-            len({*kept, UNK}) - (not has_unknown) + 1, min(kept.values()), counts.missed
-        )
+        return Vocabulary(len(kept) + has_unknown + 1, min(kept.values()), counts.missed)
 
     def _write_pieces(self) -> Vocabulary:
         """The splits in pieces of words, learnt on train."""

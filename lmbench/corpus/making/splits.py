@@ -30,8 +30,8 @@ class SplitChoice:
             drawn: list[str] = []
             for split, share in self._shares.items():
                 self._owed[split] += share * self._stratum
-                # Shares such as 0.05 have no exact binary form.
-                count = int(self._owed[split] + 1e-9)
+                # Shares such as 0.05 have no exact binary form; what does not fit is owed on.
+                count = min(int(self._owed[split] + 1e-9), self._stratum - len(drawn))
                 self._owed[split] -= count
                 drawn += [split] * count
             self._next = drawn + ["train"] * (self._stratum - len(drawn))

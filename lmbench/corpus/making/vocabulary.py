@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from lmbench.corpus.ids import EOS, UNK
+
 __all__ = ["WordCounts"]
 
 _MOST = 2_000_000
@@ -39,10 +41,15 @@ class WordCounts:
         return len(self._counts)
 
     def most_frequent(self, least: int, most: int | None) -> dict[str, int]:
-        """The words that occur `least` times or more, at most `most` of them, with their counts.
+        """The words that occur `least` times or more, at most `most` of them, with their counts,
+        besides <unk> and <eos>.
 
         The most frequent first; of equally frequent ones those first in order of their letters.
         """
-        kept = [(word, count) for word, count in self._counts.items() if count >= least]
+        kept = [
+            (word, count)
+            for word, count in self._counts.items()
+            if count >= least and word not in (UNK, EOS)
+        ]
         kept.sort(key=lambda item: (-item[1], item[0]))
         return dict(kept[:most])

@@ -22,6 +22,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session.files import write_new
 
 __all__ = [
+    "LEAST_TOKENS",
     "Check",
     "check_onnx",
     "export_onnx",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 _CHECKED_ROWS = 20
+LEAST_TOKENS = 4
+"""Of a check: two windows of two columns."""
 
 # Largest difference of log-probabilities over the tokens checked: fp32 differs by the order of
 # its sums, the others by their rounding, whose mean effect is `Check.divergence`.
@@ -130,12 +133,14 @@ def check_onnx(loaded: LoadedModel, model: bytes, tokens: np.ndarray) -> Check:
     """Run an ONNX model of ours beside the torch model, over two windows of a real text.
 
     Raises:
-        LmbenchError: fewer than 4 tokens.
+        LmbenchError: fewer than `LEAST_TOKENS`.
     """
     batch = min(4, len(tokens) // 2)
     rows = min(2 * _CHECKED_ROWS, len(tokens) // batch) if batch >= 2 else 0
     if rows < 2:
-        raise LmbenchError(f"checking an export needs 4 tokens or more, not {len(tokens)}")
+        raise LmbenchError(
+            f"checking an export needs {LEAST_TOKENS} tokens or more, not {len(tokens)}"
+        )
     ids = torch.from_numpy(tokens[: rows * batch].astype(np.int64)).view(batch, rows).t()
     session = open_session(model, torch.get_num_threads())
     names = loaded.weights.state_names

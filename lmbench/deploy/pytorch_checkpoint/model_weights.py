@@ -54,6 +54,8 @@ def import_model(path: Path, kind: str | None = None) -> ImportedModel:
     """
     checkpoint = open_checkpoint(path)
     values, hints, lines = _state(checkpoint)
+    if kind is not None and hints.get("kind", kind) != kind:
+        raise LmbenchError(f"--model {kind}: {path} says {hints['kind']}: leave the flag out")
     values = _renamed(path, values)
     tied = _tied(values)
     tensors = checkpoint.tensors(values)

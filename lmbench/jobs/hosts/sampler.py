@@ -276,7 +276,7 @@ class SamplerHost:
         if text.words:
             try:
                 append_sample(text.run.session, text.generation())
-            except OSError as error:
+            except (OSError, LmbenchError) as error:
                 problem = f"the text is not recorded: {error}"
         self._send(Ended(id=id, halted=halted, problem=problem))
         self._send(Offered(id=id, runtimes=text.model.runtimes))

@@ -21,6 +21,7 @@ from lmbench.corpus import data_info, data_list, open_corpus
 from lmbench.corpus.making.documents import read_blocks
 from lmbench.corpus.making.make import data_make, data_preview
 from lmbench.corpus.making.raw_files import HashedFile, RawFile
+from lmbench.corpus.making.splits import SplitChoice
 from lmbench.corpus.making.words import splitter
 from lmbench.errors import LmbenchError
 
@@ -140,6 +141,15 @@ def test_tokenised_text_keeps_its_words(tmp_path: Path, home: Path) -> None:
     )
     found = [line for split in ("train", "valid", "test") for line in lines(card, split)]
     assert Counter(found) == Counter(line.strip() for line in source.read_text().splitlines())
+    assert open_corpus("mine", home).ntokens == card["vocabulary"]["types"] == len(WORDS) + 3
+
+
+@pytest.mark.parametrize("valid, test", [(0.05, 0.05), (0.45, 0.45), (0.3, 0.45), (0.01, 0.4)])
+def test_splits_have_the_shares_that_are_asked_for(valid: float, test: float) -> None:
+    choice = SplitChoice(DataMakeConfig(valid=valid, test=test))
+    drawn = Counter(choice.next() for _ in range(6_000))
+    for split, share in (("valid", valid), ("test", test), ("train", 1 - valid - test)):
+        assert drawn[split] / 6_000 == pytest.approx(share, abs=0.02)
 
 
 def test_the_vocabulary_is_of_the_size_that_is_asked_for(text: Path, home: Path) -> None:

@@ -13,6 +13,8 @@ def test_the_most_frequent_words_in_an_order_that_is_always_the_same() -> None:
     assert list(counts.most_frequent(1, 3)) == ["a", "b", "c"]
     assert counts.most_frequent(2, None) == {"a": 2, "b": 2}
     assert counts.missed == 0
+    counts.add(["<unk>", "<unk>", "<unk>", "<eos>", "<eos>", "<eos>"])
+    assert list(counts.most_frequent(1, 3)) == ["a", "b", "c"]
 
 
 def test_no_more_words_are_held_than_asked_and_counts_are_off_by_what_is_said() -> None:

@@ -42,10 +42,22 @@ def test_a_whole_module_and_its_state_dictionary_are_read_from_both_containers(
     assert "a whole module: its tensors alone are read" in lines
     assert lines[-1] == "classes that are named in it and were not made: model.RNNModel"
     assert import_model(whole).model.drop.p == 0.3
+    assert import_model(whole, kind).model.rnn_type == kind
+    other = next(name for name in KINDS if name != kind)
+    with pytest.raises(LmbenchError, match=rf"--model {other}: .*says {kind}: leave the flag out"):
+        import_model(whole, other)
     tensors = save(state, tmp_path / "state.pt", zipped=zipped, model=model)
     elman = kind if kind.startswith("RNN") else None
     assert assert_same(tensors, state, elman)[0] == lines[0]
     assert import_model(tensors, elman).model.tied == tied
+
+
+def test_a_vocabulary_of_a_large_corpus_beside_the_weights_is_no_hindrance(tmp_path: Path) -> None:
+    words = [f"word{number}" for number in range(267_735)]
+    vocabulary = {"word2idx": {word: i for i, word in enumerate(words)}, "idx2word": words}
+    state = example_model("LSTM").state_dict()
+    path = save({"state_dict": state, **vocabulary}, tmp_path / "large.pt")
+    assert import_model(path).model.rnn_type == "LSTM"
 
 
 def test_a_state_dictionary_of_elman_layers_needs_their_kind(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sampler_world import WORDS, ask, save_weights, speaking_run, words_of
 from waiting import until
 
 from lmbench.deploy.runtimes import choose
+from lmbench.errors import LmbenchError
 from lmbench.jobs.control_file import asked
 from lmbench.jobs.hosts.sampler import SamplerHost
 from lmbench.jobs.hosts.sampler_messages import (
@@ -254,6 +255,16 @@ def test_a_text_that_cannot_be_recorded_is_written_all_the_same_and_says_so(worl
     world.run.session.samples_path.mkdir()
     assert len(world.write(1)) == 8
     assert "not recorded" in world.of(Ended)[-1].problem
+
+
+def test_a_text_of_a_session_that_another_process_holds_is_written_all_the_same(world, monkeypatch):
+    def held(*_: object) -> None:
+        raise LmbenchError("another process has held a lock")
+
+    monkeypatch.setattr("lmbench.jobs.hosts.sampler.append_sample", held)
+    assert len(world.write(1)) == 8
+    assert "another process has held a lock" in world.of(Ended)[-1].problem
+    assert world.of(Refused) == []
 
 
 @pytest.mark.parametrize(
