@@ -24,8 +24,8 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 
 _ENTRY = re.compile(r"\s*([a-z_0-9]+)\s*=\s*([^=,]*?)\s*")
-_PLAIN: dict[str, Any] = {"null": None, "none": None, "true": True, "yes": True}
-_PLAIN |= {"false": False, "no": False}
+_PLAIN: dict[str, Any] = {"null": None, "none": None}
+_PLAIN |= {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _NAMED = ("mode", "mode_activations", "mode_weights", "clip_acts", "clip_weights")
 
 
@@ -145,7 +145,7 @@ class QuantizeConfig(MachineConfig):
         "activation scales as an integer of so many bits and a shift",
         group=ADVANCED,
         label="scale mult bits",
-        ge=1,
+        ge=2,
         le=32,
         unit="bits",
     )
@@ -186,6 +186,9 @@ class QuantizeConfig(MachineConfig):
             found["dynamic"] = "takes no statistics, and --stats gives some: leave one of them"
         if self.auto and self.rounding in ("codes", "calibrated-codes"):
             found["rounding"] = "--auto chooses between 8 and 4 bits, which are no codes: leave one"
+        for name in ("bits_parameters", "clip_acts"):
+            if self.auto and getattr(self, name) is not None:
+                found[name] = "--auto chooses it for each module: leave one of them"
         if self.fp16 and self.precision not in (None, "16"):
             found["fp16"] = f"--precision {self.precision} is another width: leave one of them"
         if self.weights_only and self.bits_activations is not None:

@@ -12,6 +12,7 @@ from cli_world import answer
 
 from lmbench.cli import run as lmbench
 from lmbench.config import QuantizeConfig, validate
+from lmbench.config.quantize import parse_override
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.errors import LmbenchError
@@ -71,6 +72,11 @@ def test_each_flag_changes_that_setting_of_the_preset_and_nothing_else(
     assert after != before
 
 
+def test_a_switch_of_an_override_may_be_written_as_in_yaml() -> None:
+    for text, value in (("off", False), ("no", False), ("on", True), ("true", True)):
+        assert parse_override(f"decoder:clip_half_range={text}")[1] == {"clip_half_range": value}
+
+
 def test_overrides_stand_before_those_of_the_preset_in_their_order() -> None:
     config = validate(
         QuantizeConfig,
@@ -100,6 +106,8 @@ def test_overrides_stand_before_those_of_the_preset_in_their_order() -> None:
         ({"auto": True, "budget": "4 apples"}, "--budget: '4 apples': use a size such as 4MB"),
         ({"auto": True, "budget": "1.2.3MB"}, "--budget: '1.2.3MB': use a size"),
         ({"auto": True, "budget": "0%"}, "--budget: '0%': use a size"),
+        ({"auto": True, "budget": "1%", "clip_acts": "kl"}, "--clip-acts: --auto chooses it"),
+        ({"auto": True, "budget": "1%", "bits_parameters": 6}, "--bits-parameters: --auto chooses"),
         ({"override": ("decoder",)}, "--override: 'decoder': write PATTERN:setting=value"),
         ({"override": ("a:fp16=no", "b:fp16=no", "a:bits_weights=4")}, "'a' is given twice"),
         ({"override": ("a:fp16=no,fp16=yes",)}, "'a:fp16=no,fp16=yes': gives a setting twice"),

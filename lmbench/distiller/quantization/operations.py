@@ -217,6 +217,12 @@ class RangeLinearFakeQuantWrapper(_WithoutAccumulator):
         )
         self.quantize_inputs = quantize_inputs
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The wrapped module's bias, where it is a layer whose weights stay floats."""
+        bias = getattr(self.wrapped_module, "bias", None)
+        return bias if isinstance(bias, Tensor) else None
+
     def on_grids(self, inputs: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Grid]]:
         if self.quantize_inputs:
             return super().on_grids(inputs)

@@ -141,9 +141,9 @@ class ModuleSettings:
         if accum is not None and not (isinstance(accum, int) and 8 <= accum <= _WIDEST_ACCUM):
             raise QuantizationError(f"bits_accum: {self.bits_accum!r} is out of range, use 8 to 48")
         mult = self.scale_approx_mult_bits
-        if mult is not None and not (type(mult) is int and 1 <= mult <= _WIDEST_MULTIPLIER):
+        if mult is not None and not (type(mult) is int and 2 <= mult <= _WIDEST_MULTIPLIER):
             raise QuantizationError(
-                f"scale_approx_mult_bits: {str(mult)[:40]} is out of range, use 1 to 32"
+                f"scale_approx_mult_bits: {str(mult)[:40]} is out of range, use 2 to 32"
             )
         if self.precision is not None and self.precision not in PRECISIONS:
             raise QuantizationError(
@@ -155,14 +155,21 @@ class ModuleSettings:
             )
         what = "bits_weights" + (" with rounding: codes" if self.codes else "")
         check_bits(self.bits_weights, what, CODE_BITS if self.codes else BITS)
+        if self.group_size is not None and type(self.group_size) is not int:
+            raise QuantizationError(f"group_size: {str(self.group_size)[:40]!r} is no whole number")
+        stds = self.clip_n_stds
+        if stds is not None and not (isinstance(stds, int | float) and stds >= 0):
+            raise QuantizationError(f"clip_n_stds: {str(stds)[:40]!r} is no number from 0 on")
         if self.codes and self.group_size is not None and self.group_size % 8:
             raise QuantizationError(
                 f"group_size: {self.group_size} with rounding: codes: use a multiple of 8"
             )
         if self.group_size is not None and self.group_size < 1:
             raise QuantizationError(f"group_size: {self.group_size} is less than 1")
-        if self.clip_weights is ClipMode.N_STD and self.per_channel_wts:
-            raise QuantizationError("clip mode N_STD is not supported per channel: use MSE")
+        by_rows = self.per_channel_wts or self.group_size is not None
+        if self.clip_weights in (ClipMode.N_STD, ClipMode.KL) and by_rows:
+            name = self.clip_weights.name
+            raise QuantizationError(f"clip mode {name} is not supported per channel: use MSE")
         if ClipMode.N_STD in (self.clip_acts, self.clip_weights) and self.clip_n_stds is None:
             raise QuantizationError("clip mode N_STD needs clip_n_stds")
 
@@ -197,7 +204,7 @@ class ModuleSettings:
 
 _MODULE_FIELDS = {entry.name for entry in fields(ModuleSettings)}
 _ALIASES = {"bits_parameters": "bits_weights", "fpq_module": "precision"}
-_PRECISION_KEYS = {"fp16", "bf16", "precision", "fpq_module"}
+_SWITCHES = {"clip_half_range", "per_channel_wts", "per_row_embedding", "also_clip_weights"}
 _ACCEPTED = sorted(
     _MODULE_FIELDS
     | set(_ALIASES)
@@ -212,6 +219,8 @@ def canonical(changes: Mapping[str, Any]) -> dict[str, Any]:
         if key in ("fp16", "bf16"):
             if value:
                 found["precision"] = "16" if key == "fp16" else "bf16"
+            else:
+                found.setdefault("precision", None)
         else:
             found[_ALIASES.get(key, key)] = value
     return found
@@ -221,8 +230,10 @@ def _apply(base: ModuleSettings, changes: Mapping[str, Any], where: str) -> Modu
     """The settings with some of them changed, from plain values."""
     values: dict[str, Any] = {}
     for key, value in canonical(changes).items():
+        if key in _SWITCHES:
+            _check_switch(value, f"{where}: {key}")
         if key == "also_clip_weights":
-            values["_also_clip_weights"] = bool(value)
+            values["_also_clip_weights"] = value
         elif key in ("mode_activations", "mode_weights"):
             # After a mode of both, which may stand behind it.
             values["_" + key] = parse_mode(value)
@@ -243,7 +254,7 @@ def _apply(base: ModuleSettings, changes: Mapping[str, Any], where: str) -> Modu
         elif key == "precision":
             values[key] = None if value is None else str(value)
         elif key == "input_overrides":
-            values[key] = {int(index): dict(entry) for index, entry in (value or {}).items()}
+            values[key] = _of_inputs(value, where)
         else:
             values[key] = value
     for side in ("activations", "weights"):
@@ -259,6 +270,22 @@ def _apply(base: ModuleSettings, changes: Mapping[str, Any], where: str) -> Modu
         raise QuantizationError(f"{where}: {error}") from None
     except TypeError as error:
         raise QuantizationError(f"{where}: a setting has the wrong type: {error}") from None
+
+
+def _check_switch(value: object, where: str) -> None:
+    if type(value) is not bool:
+        raise QuantizationError(f"{where}: {str(value)[:40]!r} is not true or false")
+
+
+def _of_inputs(value: Any, where: str) -> dict[int, dict[str, Any]]:
+    """``input_overrides`` as a mapping of numbers to settings."""
+    try:
+        return {int(index): dict(entry) for index, entry in (value or {}).items()}
+    except (AttributeError, TypeError, ValueError):
+        raise QuantizationError(
+            f"{where}: input_overrides: {str(value)[:40]!r} is no mapping of numbers of inputs to "
+            "settings"
+        ) from None
 
 
 def parse_overrides(
@@ -380,7 +407,7 @@ class QuantSettings:
         return next((pattern for pattern in self.overrides if matches(pattern, name)), None)
 
     def settings_of(self, name: str, role: Role = "") -> ModuleSettings:
-        """A module's settings: those of its override, else the base's, changed by its role.
+        """A module's settings: the base's, changed by its role, and then by its override.
 
         Raises:
             QuantizationError: its override is wrong.
@@ -388,7 +415,8 @@ class QuantSettings:
         pattern = self.pattern_of(name)
         if pattern is None:
             return self._in_role(role)
-        return _apply(self.base, self.overrides[pattern], f"override {pattern!r}")
+        in_role = self._in_role(role)
+        return _apply(in_role, self.overrides[pattern], f"override {pattern!r}")
 
     def _in_role(self, role: Role) -> ModuleSettings:
         """Net-aware, steps are kept in 16 bits, and neither they nor what is to stay whole are
@@ -410,8 +438,8 @@ class QuantSettings:
     def activation_obeys_precision(self, name: str) -> bool:
         """Is a sigmoid, tanh or ReLU of this name computed in its `precision`, where it has one?
         Else it is quantized as if it had none."""
-        changes = self.overrides.get(self.pattern_of(name) or "", {})
-        return self.fp_activations or bool(_PRECISION_KEYS & set(changes))
+        changes = canonical(self.overrides.get(self.pattern_of(name) or "", {}))
+        return self.fp_activations or changes.get("precision") is not None
 
     def resolve(
         self, names: Iterable[str], roles: Mapping[str, Role] | None = None

@@ -94,7 +94,7 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     with torch.no_grad():
         for parameter in plain.parameters():
             parameter.zero_()  # quickly rounded
-    entries = _nearest(meta["settings"])
+    entries = _nearest(meta["settings"], dynamic=meta["dynamic"])
     if not any(name.endswith("float_weight") for name in tensors):
         # As it was written before floats were kept.
         entries["save_fp_weights"] = False
@@ -143,15 +143,17 @@ def _check(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
 _RANGES = {"clip_acts", "clip_state", "clip_weights", "also_clip_weights", "clip_n_stds"}
 
 
-def _nearest(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _nearest(settings: Mapping[str, Any], *, dynamic: bool) -> dict[str, Any]:
     """The settings with plain choices where only loaded numbers will count.
 
     How ranges were found and weights rounded is in the tensors; finding them anew, from weights
-    that are about to be overwritten, would cost time and could need what is no longer there.
+    that are about to be overwritten, would cost time and could need what is no longer there. A
+    `dynamic` model finds those of its inputs anew at each pass.
     """
+    in_tensors = _RANGES - {"clip_acts", "clip_n_stds"} if dynamic else _RANGES
 
     def plain(entry: Mapping[str, Any]) -> dict[str, Any]:
-        kept = {key: value for key, value in entry.items() if key not in _RANGES}
+        kept = {key: value for key, value in entry.items() if key not in in_tensors}
         if kept.get("input_overrides"):
             inputs = kept["input_overrides"].items()
             kept["input_overrides"] = {number: plain(own) for number, own in inputs}

@@ -93,6 +93,7 @@ class TrainingQuantizer(Quantizer, ABC):
         )
         self._weights: dict[str, tuple[nn.Module, int]] = {}
         self._own_width: set[str] = set()
+        self.bits_schedule: dict[int, int] = {}
         self._hooks: list[Any] = []
         self.prepared = False
 
@@ -140,6 +141,11 @@ class TrainingQuantizer(Quantizer, ABC):
                     )
                 if "bits_weights" in changes:
                     self._own_width.add(name)
+                if (name in self._own_width) != (other in self._own_width) and self.bits_schedule:
+                    raise QuantizationError(
+                        f"overrides: '{other}' and '{name}' are tied to one matrix, which cannot "
+                        "follow bits_schedule by half: give bits_weights to both, or to neither"
+                    )
                 if bits is not None:
                     self._take_weight(name, module, bits, floats)
             else:

@@ -69,8 +69,13 @@ def weight_params(
         return get_quant_params_from_tensor(weight, num_bits, mode, clip, by_rows, num_stds)
     rows, columns = weight.shape
     groups = -(-columns // group_size)
-    # the last group may be short: repeat its last column, which changes no range
-    padded = F.pad(weight[None], (0, groups * group_size - columns), mode="replicate")[0]
+    # The last group may be short. To repeat its last column changes no range, and zeros, which
+    # every range has exactly, no squared error.
+    missing = (0, groups * group_size - columns)
+    if clip is ClipMode.MSE:
+        padded = F.pad(weight, missing)
+    else:
+        padded = F.pad(weight[None], missing, mode="replicate")[0]
     scale, zero_point = get_quant_params_from_tensor(
         padded.reshape(rows * groups, group_size), num_bits, mode, clip, True, num_stds
     )

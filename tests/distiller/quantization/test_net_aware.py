@@ -111,7 +111,12 @@ def test_the_cell_state_has_bits_and_a_range_of_its_own() -> None:
         rows = rows_of(*lstm, bits_state=bits, clip_state=clip)
         assert {rows[name] for name in memory} == {wanted}
     own = rows_of(*lstm, overrides={".*eltwiseadd_cell": {"clip_acts": "MSE"}})
-    assert [own[name] for name in memory] == [(16, "NONE"), (8, "MSE")]
+    assert [own[name] for name in memory] == [(16, "NONE"), (16, "MSE")]
+    # One about weights alone changes nothing here.
+    same = rows_of(*lstm, overrides={"rnn.*": {"per_channel_wts": True}})
+    assert {same[name] for name in memory} == {(16, "NONE")}
+    narrow = rows_of(*lstm, overrides={".*eltwiseadd_cell": {"bits_activations": 8}})
+    assert narrow["eltwiseadd_cell"] == (8, "NONE")
 
 
 def test_bits_that_no_state_has_are_refused() -> None:

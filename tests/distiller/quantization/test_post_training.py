@@ -232,6 +232,21 @@ def test_the_original_model_is_untouched_and_ties_are_read_from_one_matrix(stats
     assert perplexity(quantized, TEST) == pytest.approx(perplexity(model, TEST), rel=0.02)
 
 
+def of_decoder(**own):
+    return {"overrides": {"decoder": own}}
+
+
+def test_floats_that_an_override_says_no_to_are_none(stats):
+    settings = QuantSettings.from_dict(
+        {"precision": "16", "overrides": {"decoder": {"fp16": False}, ".*act_f": {"fp16": False}}}
+    )
+    assert settings.settings_of("decoder").precision is None
+    assert settings.settings_of("encoder").precision == "16"
+    assert not settings.activation_obeys_precision("rnn.cells.0.act_f")
+    quantized = quantize(load_tiny(ARRAYS, tied=True), settings, stats)
+    assert part(quantized, "decoder").weight_q.dtype is torch.int8
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -243,6 +258,12 @@ def test_the_original_model_is_untouched_and_ties_are_read_from_one_matrix(stats
         ({"overrides": {"dec(": {}}}, "no regular expression"),
         ({"mode": "LOGARITHMIC"}, "mode 'LOGARITHMIC' is unknown"),
         ({"clip_acts": "HARD"}, "clip mode 'HARD' is unknown"),
+        (of_decoder(group_size=2.5), "group_size: '2.5' is no whole number"),
+        (of_decoder(clip_n_stds="x"), "clip_n_stds: 'x' is no number from 0 on"),
+        (of_decoder(clip_half_range="maybe"), "clip_half_range: 'maybe' is not true or false"),
+        (of_decoder(input_overrides=5), "input_overrides: '5' is no mapping"),
+        (of_decoder(scale_approx_mult_bits=1), "out of range, use 2 to 32"),
+        (of_decoder(clip_weights="KL", per_channel_wts=True), "KL is not supported per channel"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(arguments, message, stats):

@@ -28,6 +28,7 @@ from lmbench.distiller.quantization import (
     quantized_bytes,
     restore,
 )
+from lmbench.distiller.quantization.clipping import ClipMode
 from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     linear_dequantize,
@@ -68,9 +69,20 @@ def test_every_preset_quantizes_and_comes_back_to_the_last_bit(preset, model, st
     assert quantized_bytes(again) == quantized_bytes(quantized)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"clip_acts": "AVG"},
+        {"clip_acts": "N_STD", "clip_n_stds": 1.5},
+        {"overrides": {"decoder": {"clip_acts": "PERCENTILE"}}},
+    ],
+    ids=str,
+)
 @torch.no_grad()
-def test_a_dynamic_model_comes_back_too(model):
-    settings = load_preset("int8-asymmetric-per-channel")
+def test_a_dynamic_model_comes_back_too(changes, model):
+    preset = load_preset("int8-asymmetric-per-channel").to_dict()
+    settings = QuantSettings.from_dict(preset | changes)
     quantized = quantize(model, settings)
     tensors, meta = export_state(quantized, settings, dynamic=True)
     again = restore(model, tensors, meta)
@@ -115,6 +127,36 @@ def test_what_was_written_before_floats_were_kept_comes_back(model, stats):
     tensors, meta = export_state(quantized, settings)
     again = restore(load_tiny(ARRAYS, tied=True), load(save(tensors)), json.loads(json.dumps(meta)))
     assert torch.equal(again(TEST[:35])[0], quantized(TEST[:35])[0])
+
+
+@pytest.mark.parametrize("mode", [LinearQuantMode.SYMMETRIC, LinearQuantMode.ASYMMETRIC_SIGNED])
+def test_a_last_group_that_is_short_is_clipped_as_it_is_alone(mode):
+    weight = torch.randn(16, 70, generator=torch.Generator().manual_seed(3))
+
+    def error(columns, clip):
+        part = weight[:, columns]
+        scale, zero = weight_params(part, 4, mode, clip, group_size=64)
+        q = linear_quantize_clamp(part, scale, zero, *mode.quantized_range(4))
+        return (linear_dequantize(q, scale, zero) - part)[:, -6:].square().mean()
+
+    alone, beside = slice(64, 70), slice(0, 70)
+    assert error(beside, ClipMode.MSE) < 1.05 * error(alone, ClipMode.MSE)
+    assert error(beside, ClipMode.MSE) < error(beside, ClipMode.NONE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"overrides": {"decoder": {"bits_weights": None}}},
+        {"overrides": {"decoder": {"bits_weights": None, "clip_acts": "AVG"}}},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_a_decoder_of_floats_in_a_quantized_model_makes_its_state(changes, model, stats):
+    settings = QuantSettings.from_dict(load_preset("int8-symmetric").to_dict() | changes)
+    quantized = quantize(model, settings, stats)
+    assert mean_loss(quantized, TEST) == pytest.approx(mean_loss(model, TEST), abs=0.06)
 
 
 def test_a_group_of_a_whole_row_has_a_scale_for_each_row():

@@ -226,6 +226,20 @@ def test_the_distilled_loss_is_the_weighted_sum_and_freezes_the_teacher():
         KnowledgeDistillation(teacher, 1.0, -0.5)
 
 
+def test_half_of_a_tied_matrix_cannot_follow_a_schedule_of_bits():
+    def quantizer(*own):
+        overrides = {end: {"bits_weights": 4} for end in own}
+        return QuantAwareTrainRangeLinearQuantizer(
+            small(), bits_weights=4, bits_schedule={1: 2}, overrides=overrides
+        )
+
+    for end in ("encoder", "decoder"):
+        with pytest.raises(QuantizationError, match="cannot follow bits_schedule by half"):
+            quantizer(end).prepare_model()
+    quantizer("encoder", "decoder").prepare_model()
+    quantizer().prepare_model()
+
+
 @pytest.mark.parametrize("end, bits", [("decoder", None), ("encoder", None), ("decoder", 4)])
 def test_the_ends_of_a_tied_model_have_the_same_bits(end, bits):
     overrides = {end: {"bits_weights": bits}}
