@@ -207,13 +207,18 @@ class Sampler:
         if seed is None:
             self._random.bit_generator.state = snapshot.generator
 
-    def _predict(self) -> Tensor:
-        """Read what is unread; logits [V] of the word that comes next."""
+    def catch_up(self) -> None:
+        """Read all words that are unread but the last, which the next word does else."""
         self.begin()
         *before, last = self._unread
         for id in before:
             self._step(id)
-        logits = self._step(last)[0].cpu()
+        self._unread = (last,)
+
+    def _predict(self) -> Tensor:
+        """Read what is unread; logits [V] of the word that comes next."""
+        self.catch_up()
+        logits = self._step(self._unread[0])[0].cpu()
         if self._cache is None or self._hidden is None:
             return logits
         return self._cache.blend(logits, self._hidden, self._past)

@@ -138,6 +138,9 @@ def generate(
         sampler.runtime.warm()
         began = time.perf_counter()
         try:
+            sampler.catch_up()
+            # To read a prompt is no writing.
+            began = time.perf_counter()
             for word in sampler.words(config.words, config.alternatives):
                 words.append(word)
                 if each:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +43,24 @@ def text(of: Sampler, count: int = 30) -> list[str]:
 def test_the_same_seed_writes_the_same_text_and_another_writes_another() -> None:
     assert text(sampler(seed=5)) == text(sampler(seed=5))
     assert text(sampler(seed=5)) != text(sampler(seed=6))
+
+
+def test_what_was_read_beforehand_changes_no_word_and_leaves_one_step_for_the_next() -> None:
+    late, early = sampler(), sampler()
+    for one in (late, early):
+        one.read([7, 8, 9])
+    early.catch_up()
+    steps: list[torch.Tensor] = []
+    step = early.runtime.step
+
+    def counted(ids: torch.Tensor, state: Any) -> Any:
+        steps.append(ids)
+        return step(ids, state)
+
+    early.runtime.step = counted  # type: ignore[method-assign]
+    first = early.next()
+    assert [int(ids) for ids in steps] == [9]
+    assert [first.text, *text(early, 20)] == text(late, 21)
 
 
 def test_torchs_own_generator_neither_decides_nor_is_moved() -> None:

@@ -532,6 +532,17 @@ def test_an_evaluation_of_the_last_checkpoint_has_its_zeros(
         assert {key: results[key] for key in results if key == "packed_bytes"} == size
         gone = 0 if which == "best" else weights["rnn.weight_hh_l0"].numel()
         assert results["nonzero"] == known["nonzero"] - gone
+        # What packing costs shows beside the same checkpoint only.
+        answer(capsys, "pack", "1", "--checkpoint", which)
+        packed = home.find_run("@", "default").read().results
+        assert ("test_ppl_of_parent" in packed) == (which == "best")
+    # A speed needs no corpus.
+    (home.path / "data").rename(home.path / "elsewhere")
+    speed = ("benchmark", "1", "--tokens", "60", "--rounds", "1", "--runtimes", "torch")
+    answer(capsys, *speed)
+    rows = home.find_run("@", "default").read().results["rows"]
+    assert rows
+    assert all(row["ms"] > 0 and row["ppl"] is None for row in rows)
 
 
 def test_the_scored_last_model_is_the_one_that_is_kept(

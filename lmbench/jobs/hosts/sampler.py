@@ -81,6 +81,7 @@ class _Text:
 
     def write(self, chosen: int | None = None) -> Word:
         """One more word; `chosen` takes that one in place of drawing one."""
+        self.sampler.catch_up()
         began = time.perf_counter()
         before = self.sampler.snapshot()
         likeliest = self.config.alternatives

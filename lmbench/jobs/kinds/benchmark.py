@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -80,8 +81,10 @@ def _open(job: Job, name: str, device: str) -> tuple[LoadedModel, Path, Corpus |
         known = loaded.packed.about.corpus if isinstance(loaded, PackedModel) else {}
         return loaded, path, corpus_of_file(known, job.home.path)
     run: Run = job.home.find_run(name, job.session.name)
-    loaded = load_run(run, _CHECKPOINT, device)
-    return loaded, run.path, corpus_of(run.read().corpus, job.home.path, run.ref)
+    loaded, text = load_run(run, _CHECKPOINT, device), None
+    with contextlib.suppress(LmbenchError):
+        text = corpus_of(run.read().corpus, job.home.path, run.ref)
+    return loaded, run.path, text
 
 
 def _text(

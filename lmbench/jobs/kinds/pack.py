@@ -27,12 +27,11 @@ from lmbench.distiller import thin
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import score_event
+from lmbench.jobs.kinds.common import StoppedError, progress_callback, score_event
 from lmbench.jobs.prepare import refuse_packed
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.printable import finite
 from lmbench.session import Run
-from lmbench.session.events import Progress
 from lmbench.training.checkpoint import read_trained
 from lmbench.training.process_setup import prepare_worker
 
@@ -250,16 +249,19 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
     runtime = build_runtime(name, packed)
     results: dict[str, Any] = {"runtime": name}
     for split in ("valid", "test"):
-        if job.control() == "stop":
+        try:
+            score, rate = _score_split(job, runtime, corpus, split)
+        except StoppedError:
             break
-        score, rate = _score_split(job, runtime, corpus, split)
         results |= {f"{split}_loss": score.loss, f"{split}_ppl": score.ppl, "tokens_per_s": rate}
     scores = finite({k: v for k, v in results.items() if k != "tokens_per_s"})
     size = rewrite_about(
         packed.path, lambda about: dataclasses.replace(about, scores=scores), job.run.staging
     )
+    assert isinstance(job.config, PackConfig)
+    same = job.config.checkpoint == parent.get("test_checkpoint", "best")
     before = parent.get("test_ppl")
-    if before and "test_ppl" in results:
+    if same and before and "test_ppl" in results:
         results["test_ppl_of_parent"] = before
     if "test_loss" in results:
         results |= corpus.figures("test", results["test_loss"])
@@ -270,11 +272,7 @@ def _score_split(job: Job, runtime: Runtime, corpus: Corpus, split: str) -> tupl
     ids = corpus.split(split)
     data = batchify(ids, max(1, min(_BATCH, len(ids) // 2)), torch.device("cpu"))
     began = time.perf_counter()
-
-    def report(done: int, total: int) -> None:
-        job.emit(Progress(what=f"scoring {split}", done=done, total=total))
-
-    score = runtime.evaluate(data, _BPTT, report)
+    score = runtime.evaluate(data, _BPTT, progress_callback(job, f"scoring {split}"))
     rate = score.tokens / (time.perf_counter() - began)
     job.emit(score_event(split, score, rate, runtime.name))
     print(f"{split} ppl {score.ppl:.2f} in {runtime.name}, {rate:,.0f} tokens/s", flush=True)

@@ -23,7 +23,7 @@ from lmbench.deploy.runtimes import choose
 from lmbench.deploy.runtimes.choose import Measured
 from lmbench.jobs.kinds import evaluate
 from lmbench.jobs.worker import work
-from lmbench.model.rnn import build_model, shape_of
+from lmbench.model.rnn import build_model, count_weights, shape_of
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus
 from lmbench.training.checkpoint import write_checkpoint
@@ -305,7 +305,8 @@ def test_a_footprint_that_cannot_be_measured_is_none(monkeypatch):
 
 def test_an_evaluation_has_the_figures_of_the_model_that_it_read(home, monkeypatch):
     parent = trained(home)
-    parent.update(results={"nonzero": 1000, "packed_bytes": 500})
+    _, nonzero, _ = count_weights(load_run(parent).model)
+    parent.update(results={"nonzero": nonzero, "packed_bytes": 500})
     scored = evaluate.score_rows
 
     def meanwhile(*given):
@@ -316,4 +317,4 @@ def test_an_evaluation_has_the_figures_of_the_model_that_it_read(home, monkeypat
     monkeypatch.setattr(evaluate, "score_rows", meanwhile)
     config = EvaluateConfig(threads=1, device="cpu")
     found = worked(parent, config, "evaluate").read().results
-    assert (found["nonzero"], found["packed_bytes"]) == (1000, 500)
+    assert (found["nonzero"], found["packed_bytes"]) == (nonzero, 500)
