@@ -44,8 +44,8 @@ def test_the_record_knows_of_how_many_tokens_its_perplexity_is(
 def runs(tmp_path: Path) -> list[Run]:
     home = Home(tmp_path)
     return [
-        scored(home, EvaluateConfig(), "evaluate", test_ppl=715.72),
-        scored(home, EvaluateConfig(tokens=500), "evaluate", test_ppl=630.82),
+        scored(home, QuantizeConfig(), "quantize", test_ppl=715.72),
+        scored(home, QuantizeConfig(eval_tokens=500), "quantize", test_ppl=630.82),
     ]
 
 
