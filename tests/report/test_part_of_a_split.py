@@ -44,8 +44,8 @@ def test_the_record_knows_of_how_many_tokens_its_perplexity_is(
 def runs(tmp_path: Path) -> list[Run]:
     home = Home(tmp_path)
     return [
-        scored(home, QuantizeConfig(), "quantize", test_ppl=715.72),
-        scored(home, QuantizeConfig(eval_tokens=500), "quantize", test_ppl=630.82),
+        scored(home, EvaluateConfig(), "evaluate", test_ppl=715.72),
+        scored(home, EvaluateConfig(tokens=500), "evaluate", test_ppl=630.82),
     ]
 
 
@@ -64,9 +64,12 @@ def test_lists_and_tables_mark_it_and_say_what_the_mark_means(runs: list[Run]) -
     assert [run_document(run)["part_tokens"] for run in runs] == [None, 500]
 
 
-def test_it_is_never_the_best(runs: list[Run]) -> None:
+def test_it_is_never_the_best(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    whole = scored(home, QuantizeConfig(), "quantize", test_ppl=715.72)
+    part = scored(home, QuantizeConfig(eval_tokens=500), "quantize", test_ppl=630.82)
     compared = Compared()
-    compared.runs = compare_runs(runs)
+    compared.runs = compare_runs([whole, part])
     compared.split = "test"
     assert [row["test_ppl"] for row in compared.front()] == [715.72]
     compared.order.by = "test_ppl"
