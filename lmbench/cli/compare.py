@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -71,11 +72,10 @@ def compare(
     home = Home.find()
     found = [home.find_run(ref, session) for ref in runs]
     if not found:
-        kinds = ("train", "prune", "quantize", "pack")
-        found = [run for run in _readable(home.session(session)) if run.read().kind in kinds]
+        found = [run for run in _readable(home.session(session)) if run.has_model]
     comparison = compare_runtimes(found) if runtimes else compare_runs(found, over_seeds=not each)
     if runtimes and not comparison.rows:
-        names = " ".join(run.ref for run in found) or "@"
+        names = shlex.join(run.ref for run in found if run.has_model) or "@"
         raise LmbenchError(f"none of these was measured on this machine: lmbench benchmark {names}")
     if json:
         print_json(list(comparison.rows))

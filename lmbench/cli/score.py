@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
+
+from cyclopts import Parameter
 
 from lmbench.cli.flags import configured
 from lmbench.cli.language_models import open_language_model
@@ -30,7 +32,7 @@ def score(
     config: ScoreConfig,
     model: str,
     /,
-    *texts: str,
+    *texts: Annotated[str, Parameter(allow_leading_hyphen=True)],
     session: SessionName = "default",
     json: Json = False,
 ) -> int:
@@ -96,6 +98,8 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, str]]:
         return
     path = expanded(name)
     if not path.exists():
+        if name.startswith("-"):
+            raise LmbenchError(f"score: unknown option {name}: lmbench score --help lists them")
         raise LmbenchError(
             f"{name}: no such file; a sentence itself is scored by `echo '…' | lmbench score MODEL`"
         )

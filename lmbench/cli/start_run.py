@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Literal
@@ -136,7 +137,7 @@ def start(
         return work_through(begin, json=json, document=document)
     run = begin()
     if document or not json:
-        show = f"`lmbench runs log {run.ref} --follow` or `lmbench tui` show it"
+        show = f"`lmbench runs log {shlex.quote(run.ref)} --follow` or `lmbench tui` show it"
         answer(run_document(run), f"{run.ref} is {run.status()}: {show}", json=json)
     return run, 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
@@ -146,7 +147,7 @@ def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool
     else:
         print_line(
             f"{session.name}: {numbers.plural(len(runs), 'run')}; lmbench sweep status "
-            f"{session.name} and lmbench tui show them"
+            f"{shlex.quote(session.name)} and lmbench tui show them"
         )
     return code
 
@@ -306,7 +307,7 @@ def _show(sweep: SweepStatus, *, json: bool) -> None:
 
 
 def _advice(sweep: SweepStatus) -> Iterable[str]:
-    resume = f"lmbench sweep resume {sweep.session}"
+    resume = f"lmbench sweep resume {shlex.quote(sweep.session)}"
     ended = sum(sweep.statuses.get(status, 0) for status in ("stopped", "lost"))
     if sweep.to_propose:
         combinations = numbers.plural(sweep.to_propose, "combination")

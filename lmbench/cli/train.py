@@ -215,8 +215,8 @@ def _check(
         note(corpus.advice)
     if schedule is not None:
         plan = plan_on_shape(schedule, config, corpus.ntokens, config.epochs)
-        if plan.cut_short:
-            note(f"warning: {plan.cut_short}")
+        for warning in filter(None, (plan.cut_short, *schedule.warnings)):
+            note(f"warning: {warning}")
 
 
 def _check_files(files: Mapping[str, Path | None], *, detach: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 from typing import Annotated
 
@@ -41,8 +42,10 @@ def tui(
         refuse_flags("is for the server that --web starts: add that", host=host, port=port)
     if demo and session is not None:
         raise LmbenchError(f"--demo plays a session of its own: leave '{session}' out")
-    if speed is not None and speed <= 0:
-        raise LmbenchError(f"--speed: {speed:g}: must be greater than 0")
+    if speed is not None and not 0 < speed < math.inf:
+        raise LmbenchError(f"--speed: {speed:g}: must be a number greater than 0")
+    if port is not None and not 0 < port < 2**16:
+        raise LmbenchError(f"--port: {port}: must be a number from 1 to 65535")
     if web:
         from lmbench.tui.web import serve_web
 

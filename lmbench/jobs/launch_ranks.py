@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shlex
 import signal
 import sys
 import tempfile
@@ -89,10 +90,8 @@ def _have_joined(run: Run, nodes: int, rendezvous: Rendezvous) -> bool:
     assert run.staging is not None
     announce(run.staging, rendezvous)
     missing = missing_nodes(run.staging, nodes)
-    print(
-        f"waits for {plural(missing, 'machine')} to join: give lmbench runs join {run.ref} there",
-        flush=True,
-    )
+    join = f"lmbench runs join {shlex.quote(run.ref)}"
+    print(f"waits for {plural(missing, 'machine')} to join: give {join} there", flush=True)
     while missing_nodes(run.staging, nodes):
         check_attempt(run.staging)
         if "stop" in asked(run):

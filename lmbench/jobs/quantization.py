@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from lmbench.config import ModelConfig, QuantizeConfig
 from lmbench.config.quantize import parse_budget, parse_override
+from lmbench.config.setting import flag_of
 from lmbench.corpus import Corpus
 from lmbench.corpus.batches import SCORE_COLUMNS, count_windows, score_rows, windows
 from lmbench.distiller.quantization.calibration import ActivationStats
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.post_training import PostTrainLinearQuantizer, modular_copy
 from lmbench.distiller.quantization.rounding import collect_input_moments
-from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.distiller.quantization.settings import QuantSettings, canonical
 from lmbench.distiller.quantization.settings_files import load_preset, load_settings
 from lmbench.distiller.quantization.trials import Budget
 from lmbench.errors import LmbenchError
@@ -66,9 +67,26 @@ def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettin
         own = dict(parse_override(text) for text in config.override)
         kept = {k: v for k, v in base.overrides.items() if k not in own}
         entries = {**base.to_dict(), **_changes(config), "overrides": own | kept}
-        return QuantSettings.from_dict(entries)
+        settings = QuantSettings.from_dict(entries)
     except QuantizationError as error:
         raise LmbenchError(str(error)) from None
+    _refuse_idle(config, settings)
+    return settings
+
+
+def _refuse_idle(config: QuantizeConfig, settings: QuantSettings) -> None:
+    """Raises LmbenchError where all is computed in floats, and settings of integers are given."""
+    if settings.base.precision is None or any(
+        "precision" in canonical(changes) for changes in settings.overrides.values()
+    ):
+        return
+    idle = _OF_INTEGERS if settings.fp_activations else _OF_INTEGERS - _OF_SIGMOIDS
+    given = [flag_of(name) for name in sorted(idle) if getattr(config, name) not in (None, False)]
+    if given:
+        raise LmbenchError(
+            f"{', '.join(given)}: precision {settings.base.precision} computes in floats, which "
+            "they change nothing of: leave one or the other"
+        )
 
 
 def _changes(config: QuantizeConfig) -> dict[str, Any]:
@@ -95,6 +113,14 @@ _SAME = (
     *("scale_approx_mult_bits", "inputs_quant_auto_fallback", "save_fp_weights"),
 )
 _NAMED = ("mode", "mode_activations", "mode_weights", "clip_acts", "clip_state", "clip_weights")
+
+# What is nothing to a module that computes in floats, and of it what is something to sigmoids and
+# tanhs, which stay quantized without fp_activations.
+_OF_SIGMOIDS = {"bits_activations", "mode", "mode_activations", "clip_acts", "clip_n_stds"}
+_OF_INTEGERS = _OF_SIGMOIDS | {
+    *("auto", "bits_parameters", "bits_accum", "bits_state", "mode_weights", "clip_weights"),
+    *("clip_state", "per_channel", "per_row_embedding", "rounding", "group_size", "net_aware"),
+}
 
 
 def check_fit(

@@ -36,6 +36,9 @@ class Line:
     count: int
     """Words, whole ones."""
 
+    unknown: int
+    """Of the words: how many the vocabulary has not, or not all pieces of."""
+
     characters: int
     """Of its words with a blank between them, and one for the line's end."""
 
@@ -83,10 +86,19 @@ class Words:
         """Which of these are unknown words; a text that has ``<unk>`` itself means one by it."""
         return ids == (NO_ID if self.unk is None else self.unk)
 
+    def count_unknown(self, words: Sequence[str], ids: NDArray[np.int64]) -> int:
+        """How many of these words are unknown, or have a piece that is; `ids` are theirs."""
+        unknown = int(self.unknown(ids).sum())
+        if not unknown or self._pieces is None:
+            return unknown
+        return sum(bool(self.unknown(self.ids(self.cut([word]))).any()) for word in words)
+
     def line(self, words: Sequence[str]) -> Line:
         """A line of these words."""
         text, tokens = " ".join(words), self.cut(words)
-        return Line(self.ids(tokens), text[:_BEGINNING], len(words), len(text) + 1, tuple(tokens))
+        ids = self.ids(tokens)
+        unknown = self.count_unknown(words, ids)
+        return Line(ids, text[:_BEGINNING], len(words), unknown, len(text) + 1, tuple(tokens))
 
 
 def lines_of(
@@ -105,7 +117,7 @@ def lines_of(
     ids: list[NDArray[np.int64]] = []
     kept: list[str] = []
     beginning, first, has_words, open_line = "", True, False, False
-    count = characters = 0
+    count = unknown = characters = 0
     for _, text in decoded_pieces(file, name):
         if "\0" in text:
             raise LmbenchError(f"{name} holds NUL bytes: it is no text")
@@ -118,6 +130,7 @@ def lines_of(
             tokens = words.cut(found)
             ids.append(words.ids(tokens))
             count += len(found)
+            unknown += words.count_unknown(found, ids[-1])
             characters += sum(map(len, found)) + len(found)
             if len(beginning) < _BEGINNING:
                 beginning = f"{beginning} {' '.join(found)[:_BEGINNING]}".strip()[:_BEGINNING]
@@ -125,9 +138,11 @@ def lines_of(
                 kept += tokens
             open_line = not ends and (open_line or bool(part))
             if ends:
-                yield Line(np.concatenate(ids), beginning, count, max(characters, 1), tuple(kept))
-                ids, kept, beginning, count, characters = [], [], "", 0, 0
+                yield Line(
+                    np.concatenate(ids), beginning, count, unknown, max(characters, 1), tuple(kept)
+                )
+                ids, kept, beginning, count, unknown, characters = [], [], "", 0, 0, 0
     if open_line:
-        yield Line(np.concatenate(ids), beginning, count, max(characters, 1), tuple(kept))
+        yield Line(np.concatenate(ids), beginning, count, unknown, max(characters, 1), tuple(kept))
     if not has_words:
         raise LmbenchError(f"{name} is empty: it must hold words, separated by white space")

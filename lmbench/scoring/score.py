@@ -36,7 +36,7 @@ class Score:
     words: int = 0
     """Whole ones, of a model of pieces of words, too."""
     unknown: int = 0
-    """Of the words or pieces: how many are not in the vocabulary, ``<unk>`` itself among them."""
+    """Of the words: how many the vocabulary has not, or not all pieces of; ``<unk>`` is one."""
     tokens: int = 0
     """What was predicted: the words, and the end of each line."""
     known_tokens: int = 0
@@ -83,7 +83,7 @@ class LineScore:
 
     line: Line
     unknown: NDArray[np.bool_]
-    """Which of its words are unknown, [W]."""
+    """Which of its words, or their pieces, are unknown, [W]."""
     log_probs: NDArray[np.float64]
     """Natural, of each word and of the line's end, [W + 1]. -inf: an unknown word that no
     ``<unk>`` stands for. NaN: not predicted, being only read."""
@@ -96,7 +96,7 @@ class LineScore:
             words=self.line.count,
             lines=1,
             characters=self.line.characters,
-            unknown=int(self.unknown.sum()),
+            unknown=self.line.unknown,
             tokens=int(predicted.sum()),
             known_tokens=int(known.sum()),
             log_prob=float(self.log_probs[predicted].sum()),

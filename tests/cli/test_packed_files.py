@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cli_world import answer, complaint
 from safetensors.torch import load_file, save_file
 
 from lmbench.cli import run as lmbench
+from lmbench.config import TrainConfig
 from lmbench.deploy.load_model import load_packed
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file.reading import open_packed
@@ -140,6 +142,22 @@ def test_benchmark_and_compare_show_a_line_for_each_runtime(home: Home, capsys: 
     document = answer(capsys, "compare", "1", "--runtimes")
     assert [row["runtime"] for row in document] == ["naive", "torch", "fp16"]
     assert all(row["ms_p95"] > 0 and row["tokens_per_s"] > 0 and row["ppl"] for row in document)
+
+
+def test_compare_takes_what_has_a_model_and_its_advice_can_be_pasted(
+    home: Home, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, queue: None)
+    named = home.open_session("two words")
+    shutil.copytree(home.find_run("1").path, named.runs_path / "001-train")
+    assert lmbench(["evaluate", "two words/1", "--tokens", "100", "--detach"]) == 0
+    hint = capsys.readouterr().out
+    assert "`lmbench runs log 'two words/002-evaluate' --follow`" in hint
+    named.new_run(TrainConfig(), "train")
+    [row] = answer(capsys, "compare", "--session", "two words")
+    assert row["run"] == "two words/001-train"
+    assert lmbench(["compare", "--session", "two words", "--runtimes"]) == 2
+    assert capsys.readouterr().err.endswith(": lmbench benchmark 'two words/001-train'\n")
 
 
 def with_idle_units(home: Home, units: int) -> Run:

@@ -131,6 +131,15 @@ def test_settings_that_do_not_go_together_are_named(given: dict[str, Any], words
         ({"override": ("decoder:clip_state=avg",)}, "'clip_state' is of the whole model"),
         ({"override": ("decoder:bits_weights=40",)}, "override 'decoder': bits_weights: 40 bits"),
         ({"clip_acts": "n-std"}, "clip mode N_STD needs clip_n_stds"),
+        (
+            {"fp16": True, "bits_parameters": 4},
+            "--bits-parameters: precision 16 computes in floats",
+        ),
+        ({"preset": "fp16", "clip_acts": "avg"}, "--clip-acts: precision 16 computes in floats"),
+        (
+            {"precision": "bf16", "group_size": 32, "rounding": "gptq", "bits_activations": 8},
+            "--group-size, --rounding: precision bf16 computes in floats",
+        ),
     ],
 )
 def test_values_that_the_engine_refuses_are_refused_without_a_model(
@@ -138,6 +147,14 @@ def test_values_that_the_engine_refuses_are_refused_without_a_model(
 ) -> None:
     with pytest.raises(LmbenchError, match=re.escape(words)):
         settings_of(validate(QuantizeConfig, given))
+
+
+def test_settings_of_integers_go_with_floats_where_an_override_brings_integers_back() -> None:
+    given = {"fp16": True, "bits_parameters": 4, "override": ("encoder:precision=none",)}
+    found = settings_of(validate(QuantizeConfig, given))
+    assert found.settings_of("encoder").bits_weights == 4
+    assert found.settings_of("encoder").precision is None
+    assert found.settings_of("decoder").precision == "16"
 
 
 def test_both_ends_of_the_accumulators_are_bounds_of_the_engine_too() -> None:

@@ -63,6 +63,30 @@ def test_a_training_shorter_than_its_schedule_warns_before_it_starts(
         assert err.startswith("warning: the schedule takes 6 epochs") == (epochs == "4")
 
 
+SPARE = """
+pruners:
+  all: {class: SparsityLevelParameterPruner, levels: {encoder.weight: 0.5}}
+  spare: {class: SparsityLevelParameterPruner, levels: {encoder.weight: 0.9}}
+policies:
+  - pruner: {instance_name: all}
+    epochs: [0]
+"""
+
+
+def test_an_entry_that_nothing_uses_is_told_of(
+    home, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, queue: None)
+    file, unused = tmp_path / "spare.yaml", "pruner spare: no policy uses it"
+    file.write_text(SPARE, encoding="utf-8")
+    for verb in ("check", "plot"):
+        assert lmbench(["schedule", verb, str(file), "--tied"]) == 0
+        assert f"note: {unused}" in capsys.readouterr().out
+    small = "--data tiny --tied --emsize 8 --nhid 8 --batch-size 2 --eval-batch-size 2 --detach"
+    assert lmbench(["prune", "--schedule", str(file), *small.split(), "--json"]) == 0
+    assert f"warning: {unused}\n" in capsys.readouterr().err
+
+
 UNBUILDABLE = """
 quantizers:
   q:

@@ -77,14 +77,15 @@ def test_the_table_has_the_same_figures(
     assert last.endswith("in all")
 
 
+@pytest.mark.parametrize("named", [[], ["-"]])
 def test_standard_input_is_read_where_no_file_is_named(
-    home: Home, file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    home: Home, file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, named: list[str]
 ) -> None:
     class Input:
         buffer = io.BytesIO(b"the cat sat\n")
 
     monkeypatch.setattr(sys, "stdin", Input)
-    assert lmbench(["score", str(file), "--words"]) == 0
+    assert lmbench(["score", str(file), *named, "--words"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[-1] for line in out.splitlines()[2:6]] == ["the", "cat", "sat", "<eos>"]
 
@@ -96,6 +97,7 @@ def test_standard_input_is_read_where_no_file_is_named(
         (["text.txt", "--carry", "--columns", "2"], "--carry, --columns: two ways to read a text"),
         (["text.txt", "--columns", "900"], "--columns 900"),
         (["empty.txt"], "empty.txt is empty"),
+        (["text.txt", "--wrods"], "unknown option --wrods"),
         (["text.txt", "--runtime", "int3"], "runtime 'int3'"),
     ],
 )

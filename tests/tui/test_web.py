@@ -125,7 +125,13 @@ def test_the_link_of_one_address_is_that_address(host):
 
 
 @pytest.mark.parametrize(
-    "words, says", [(("--host", "0.0.0.0"), "--token"), (("nosuch",), "nosuch")]
+    "words, says",
+    [
+        (("--host", "0.0.0.0"), "--token"),
+        (("--port", "99999"), "--port: 99999"),
+        (("--port", "0"), "--port: 0"),
+        (("nosuch",), "nosuch"),
+    ],
 )
 def test_what_cannot_be_served_is_said_in_a_line(tmp_path, words, says):
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -273,16 +273,12 @@ def _is_epoch(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -1 < value <= LAST_EPOCH
 
 
-def _warnings(schedule: Schedule) -> list[str]:
-    lines = []
+def _warnings(schedule: Schedule) -> Iterator[str]:
     for kind, components in schedule.components.items():
         used = {policy.instance_name for policy in schedule.policies if policy.kind == kind}
         for name in components:
             if name not in used:
-                lines.append(
-                    f"schedule {schedule.source}: {SECTIONS[kind]}: {name}: no policy uses it"
-                )
-    return lines
+                yield f"{kind} {name}: no policy uses it"
 
 
 def check_parameters(

@@ -228,6 +228,7 @@ def _quantizers(schedule: Schedule) -> Iterator[tuple[str, int, QuantizerArgs]]:
 
 
 def _notes(schedule: Schedule) -> Iterator[str]:
+    yield from schedule.warnings
     for name, start, args in _quantizers(schedule):
         if start:
             yield f"quantizer {name}: nothing is quantized before epoch {start}"

@@ -55,7 +55,7 @@ def work(job: Job) -> None:
         loaded = _thinned(job, loaded, trained)
     path = job.run.path / PACKED_NAME
     info = _pack(job, loaded, trained, path, config, _about(parent, config))
-    print(_sizes(info), flush=True)
+    print(_tensor_sizes(info), flush=True)
     record = parent.read()
     job.update(corpus=record.corpus, shape=dict(loaded.shape), device="cpu")
     weights, biases, nonzero = _counts(info)
@@ -75,8 +75,15 @@ def work(job: Job) -> None:
         corpus = corpus_of(record.corpus, job.home.path, parent.ref)
     except LmbenchError as error:
         job.warn(f"packed, but not scored: {error.message}")
-        return
-    _score(job, corpus, record.results)
+    else:
+        # The scores are in the file, too.
+        info = dataclasses.replace(info, bytes=_score(job, corpus, record.results))
+        job.add_results(bytes=info.bytes, ratio=info.ratio)
+    print(
+        f"{'whole file':<24} {'':>5} {'':<8} {info.bytes:>12,} bytes, {info.ratio:5.1f}x "
+        f"smaller, {info.vocabulary:,} of them words",
+        flush=True,
+    )
 
 
 def _thinned(job: Job, loaded: LoadedModel, trained: dict[str, Tensor]) -> LoadedModel:
@@ -217,17 +224,12 @@ def _counts(info: PackedInfo) -> tuple[int, int, int]:
     return weights, everything - weights, sum(t.nonzero for t in matrices)
 
 
-def _sizes(info: PackedInfo) -> str:
-    lines = [
+def _tensor_sizes(info: PackedInfo) -> str:
+    return "\n".join(
         f"{t.name:<24} {t.spec.values:>5} {t.spec.layout:<8} {t.stored:>12,} bytes, "
         f"{t.fp32 / max(1, t.stored):5.1f}x smaller than fp32"
         for t in info.tensors
-    ]
-    lines.append(
-        f"{'whole file':<24} {'':>5} {'':<8} {info.bytes:>12,} bytes, {info.ratio:5.1f}x "
-        f"smaller, {info.vocabulary:,} of them words"
     )
-    return "\n".join(lines)
 
 
 def _tensor_row(info: PackedInfo, index: int) -> dict[str, Any]:
@@ -242,8 +244,8 @@ def _tensor_row(info: PackedInfo, index: int) -> dict[str, Any]:
     }
 
 
-def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
-    """Score valid and test with the file's own runtime; the scores go into the file too."""
+def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> int:
+    """Score valid and test with the file's own runtime; gives the file's size with the scores."""
     packed = load_packed(job.run.path / PACKED_NAME)
     name = as_is_runtime(packed)
     runtime = build_runtime(name, packed)
@@ -265,7 +267,8 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
         results["test_ppl_of_parent"] = before
     if "test_loss" in results:
         results |= corpus.figures("test", results["test_loss"])
-    job.add_results(bytes=size, **results)
+    job.add_results(**results)
+    return size
 
 
 def _score_split(job: Job, runtime: Runtime, corpus: Corpus, split: str) -> tuple[Score, float]:

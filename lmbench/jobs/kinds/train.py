@@ -183,7 +183,7 @@ def _train(
     _begin(job, trainer, precision, weights)
     # Not before: a resumed run voids what was logged since its checkpoint.
     of_schedule = _of_schedule(job, config, corpus.ntokens)
-    found = (of_parent, of_precision, of_kernels, of_samples, of_machine, of_teacher, of_schedule)
+    found = (of_parent, of_precision, of_kernels, of_samples, of_machine, of_teacher, *of_schedule)
     warnings = [warning for warning in found if warning]
     said = _warned_of(job)
     for warning in warnings:
@@ -211,12 +211,13 @@ def _warned_of(job: Job) -> set[str]:
     return {event.message for event in events if isinstance(event, Warned)}
 
 
-def _of_schedule(job: Job, config: TrainConfig, types: int) -> str | None:
-    """What is to be warned of where the training is too short for its schedule."""
+def _of_schedule(job: Job, config: TrainConfig, types: int) -> list[str]:
+    """What is to be warned of: entries that nothing uses, and a training that is too short."""
     if config.compress is None:
-        return None
+        return []
     schedule = load_schedule(job.run.path / SCHEDULE_FILE)
-    return plan_on_shape(schedule, config, types, config.epochs).cut_short or None
+    cut_short = plan_on_shape(schedule, config, types, config.epochs).cut_short
+    return [*schedule.warnings, *([cut_short] if cut_short else [])]
 
 
 def _note(job: Job, event: Event) -> None:

@@ -7,6 +7,7 @@ through the queue looks, after each run, at what follows (`advance`).
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,7 +239,7 @@ def refuse_busy(session: Session) -> None:
         raise LmbenchError(
             f"sweep '{session.name}' cannot be deleted: {plural(busy, 'run')} of it "
             f"{'waits or is' if busy == 1 else 'wait or are'} worked on; stop it first "
-            f"(lmbench sweep stop {session.name})"
+            f"(lmbench sweep stop {shlex.quote(session.name)})"
         )
 
 

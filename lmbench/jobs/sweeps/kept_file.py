@@ -6,6 +6,7 @@ What goes on with a sweep reads the copy, so the original may be changed, moved 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -164,9 +165,10 @@ def _refuse_other(session: Session, sweep: Sweep, text: str) -> None:
             line = f"was {one_line(old, 80)}, is {one_line(new, 80)}"
             lines.append(sweep.problem(list(place), line))
     if lines:
+        resume = f"lmbench sweep resume {shlex.quote(session.name)}"
         last = (
-            f"session '{session.name}' has the sweep as it was: lmbench sweep resume "
-            f"{session.name} goes on with that, --session NAME starts this one beside it"
+            f"session '{session.name}' has the sweep as it was: {resume} goes on with that, "
+            "--session NAME starts this one beside it"
         )
         raise LmbenchError(*lines, last)
 

@@ -375,7 +375,13 @@ class _Settings:
 
     def _run(self, name: str) -> Run:
         if name not in self._runs:
-            run = self._home.find_run(name, self._session, with_model=True)
+            try:
+                run = self._home.find_run(name, self._session, with_model=True)
+            except LmbenchError as error:
+                raise LmbenchError(
+                    f"from: {one_line(name)} is no stage before this one, and no run: "
+                    f"{error.message}"
+                ) from None
             status = run.status()
             if status != "finished":
                 raise LmbenchError(

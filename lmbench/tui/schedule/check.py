@@ -46,7 +46,6 @@ class Checked:
 
     problems: tuple[Problem, ...]
     plan: SchedulePlan | None = None
-    warnings: tuple[str, ...] = ()
 
 
 def check_text(text: str, config: TrainConfig, types: int, *, lengthened: bool = False) -> Checked:
@@ -68,8 +67,7 @@ def check_text(text: str, config: TrainConfig, types: int, *, lengthened: bool =
         tree = _tree(text)
         problems = [_problem(line, tree) for line in error.problems]
         return Checked(tuple(sorted(problems, key=lambda p: -1 if p.line is None else p.line)))
-    warnings = tuple(line.removeprefix("schedule it: ") for line in schedule.warnings)
-    return Checked((), plan, (*warnings, *plan.notes))
+    return Checked((), plan)
 
 
 def _tree(text: str) -> yaml.Node | None:

@@ -222,7 +222,7 @@ opened again, the draft is back. The last eight drafts are kept.
             lines = self._in_rows([Text(words, style) for words in found], room)
             return text + Text("\n").join(lines)
         text.append("✓ in order", self.bench.colour_style("success"))
-        for warning in checked.warnings:
+        for warning in checked.plan.notes if checked.plan else ():
             text.append(f"\n! {printable(warning)}", self.bench.colour_style("warning"))
         return text
 

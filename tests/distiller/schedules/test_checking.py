@@ -330,7 +330,7 @@ def test_an_unused_pruner_is_a_warning_and_no_mistake():
     schedule = copy.deepcopy(GOOD)
     schedule["pruners"]["spare"] = GOOD["pruners"]["l0"]
     (warning,) = distiller.schedule_from_dict(schedule, "80.yaml").warnings
-    assert warning == "schedule 80.yaml: pruners: spare: no policy uses it"
+    assert warning == "pruner spare: no policy uses it"
 
 
 def test_a_number_that_yaml_takes_for_a_word_is_a_number():

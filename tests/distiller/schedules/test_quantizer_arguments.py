@@ -116,7 +116,7 @@ def test_a_quantizer_that_no_policy_uses_is_a_warning():
         },
         "q.yaml",
     )
-    assert schedule.warnings == ("schedule q.yaml: quantizers: q: no policy uses it",)
+    assert schedule.warnings == ("quantizer q: no policy uses it",)
 
 
 def test_every_quantizer_that_a_schedule_may_name_exists_and_takes_its_arguments():

@@ -119,7 +119,12 @@ def test_a_random_search_over_more_than_can_be_made_draws_its_few() -> None:
         ("data: tiny", "data: ~nouser/x", 5, "~nouser/x: there is no such user"),
         ("nhid: 8", "nhid: 9", 5, "--tied needs --emsize equal to --nhid"),
         ("- kind: prune\n", "- kind: prune\n    from: other/3\n", 7, "no session 'other'"),
-        ("- kind: prune\n", "- kind: prune\n    from: turnip\n", 7, "no session 'study'"),
+        (
+            "- kind: prune\n",
+            "- kind: prune\n    from: turnip\n",
+            7,
+            "turnip is no stage before this",
+        ),
         ("levels/agp-80.yaml]", "./levels/agp-50.yaml]", 7, "the same run twice"),
     ],
 )
