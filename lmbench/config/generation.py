@@ -43,7 +43,9 @@ class GenerateConfig(CacheConfig):
         le=1000,
         unit="words",
     )
-    outf: str | None = setting(None, "write the text to this new file instead of showing it", group=OUTPUT)
+    outf: str | None = setting(
+        None, "write the text to this new file instead of showing it", group=OUTPUT
+    )
     checkpoint: str = setting(
         "best",
         "which checkpoint of the run, best or last; or the file of a model in place of a run",

@@ -198,8 +198,11 @@ def layout_refusal(name: str, source: TensorSource) -> str | None:
 
 
 def integer_layouts(packed: PackedFile) -> Iterator[str]:
-    """The layouts for the integers of a file's matrices, the most particular first."""
+    """The layouts for the integers of a file's matrices, the most particular first; none for a file
+    of which a matrix is in floats, since the kernels would round that."""
     specs = [spec for spec in packed.specs.values() if len(spec.shape) == 2]
+    if any(spec.values in ("fp32", "fp16") for spec in specs):
+        return
     coded = {spec.layout for spec in specs if spec.code_bits}
     if "dense" in coded:
         yield "native-codes"

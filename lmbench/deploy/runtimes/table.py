@@ -94,7 +94,7 @@ def as_is_runtime(loaded: LoadedModel) -> str:
 
 def _integer_runtimes(loaded: PackedModel) -> Iterator[str]:
     """The runtimes for the layouts of this file's matrices, the most particular first."""
-    yield from integer_layouts(loaded.packed)
-    specs = [spec for spec in loaded.packed.specs.values() if len(spec.shape) == 2]
-    if specs and all(spec.values in ("int8", "int4") or spec.code_bits for spec in specs):
+    layouts = tuple(integer_layouts(loaded.packed))
+    yield from layouts
+    if layouts:
         yield "int8"

@@ -13,6 +13,9 @@ from lmbench.deploy.load_model import LoadedModel, load_packed
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.native.kernels import Kernels
 from lmbench.deploy.native.matrices import ISAS
+from lmbench.deploy.native.tensors import as_is_layout
+from lmbench.deploy.packed_file.reading import open_packed
+from lmbench.deploy.packed_file.stored_tensor import ValueType
 from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.deploy.runtimes.bsr import BsrRuntime
 from lmbench.deploy.runtimes.choose import open_runtime
@@ -24,7 +27,7 @@ from lmbench.deploy.runtimes.native import (
     NativeRuntime,
     SparseInt8Runtime,
 )
-from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime, supported
+from lmbench.deploy.runtimes.table import RUNTIMES, as_is_runtime, build_runtime, supported
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, shape_of
 
@@ -182,6 +185,15 @@ def test_a_packed_file_runs_as_it_is_without_its_fp32_weights(tmp_path, weights)
     assert runtime.evaluate(text(), 35).nll > 0
     assert "model" not in vars(packed)
     assert packed.device.type == "cpu"
+
+
+def test_floats_of_a_file_that_holds_integers_too_are_not_rounded_as_it_is(tmp_path):
+    kinds: dict[str, ValueType] = {"encoder.weight": "int8"}
+    path = tmp_path / "m.lmpack"
+    info = write_packed(model(), WORDS, path, PackConfig(weights="auto"), auto=kinds)
+    assert {tensor.spec.values for tensor in info.tensors} == {"int8", "fp32"}
+    assert as_is_runtime(load_packed(path)) == "torch"
+    assert as_is_layout(open_packed(path)) is None
 
 
 @needs_kernels
