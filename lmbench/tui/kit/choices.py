@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from lmbench.corpus import data_list
@@ -13,12 +15,13 @@ from lmbench.printable import printable
 from lmbench.session.files import write_atomic
 from lmbench.session.store import Session
 from lmbench.tui.bench.bench import Bench
+from lmbench.tui.bench.snapshots import RunView
 
 __all__ = [
     "EDITOR",
     "corpora",
-    "forget_schedule",
     "offered",
+    "open_prune_form",
     "own_schedules",
     "save_schedule",
     "schedule_folder",
@@ -84,14 +87,29 @@ def save_schedule(session: Session, stem: str, text: str) -> str:
     return str(path.relative_to(session.home.path))
 
 
-def forget_schedule(session: Session, path: str, text: str) -> None:
-    """Remove what `save_schedule` wrote, unless it was changed since."""
-    whole = session.home.path / path
-    try:
-        if whole.read_text(encoding="utf-8") == text:
-            whole.unlink()
-    except OSError:
-        return
+async def open_prune_form(
+    bench: Bench, view: RunView, write: Callable[[], tuple[str, str]]
+) -> bool:
+    """Open the form of a run that prunes another by a schedule that `write` puts into that one's
+    session, in a thread; it gives the schedule's path and text. Where no run is started the file
+    goes again, unless it was there before or was changed since. False where it cannot be written.
+    """
+    session = view.run.session
+    kept = {path for path, _ in own_schedules(session)}
+    written = await bench.run_in_thread(write)
+    if written is None:
+        return False
+    path, text = written
+
+    def left(started: str | None) -> None:
+        whole = session.home.path / path
+        with suppress(OSError):
+            if started is None and path not in kept and whole.read_text(encoding="utf-8") == text:
+                whole.unlink()
+
+    settings = {"compress": path}
+    bench.open("new_run", then=left, kind="prune", settings=settings, parent=view.key)
+    return True
 
 
 def own_schedules(session: Session) -> list[tuple[str, str]]:

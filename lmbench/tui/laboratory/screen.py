@@ -21,7 +21,7 @@ from lmbench.tui.bench.float_model_run import subject_of, with_float_model
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
-from lmbench.tui.kit.choices import forget_schedule, own_schedules, save_schedule
+from lmbench.tui.kit.choices import open_prune_form, save_schedule
 from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, bar
@@ -296,20 +296,14 @@ the next panel.
         if not state.level:
             self.bench.show_message("0% prunes nothing: → moves the level", keep=False)
             return
-        session = view.run.session
         text = one_shot_schedule(state.target, state.ready.targets, state.level)
         stem = f"at-once-{100 * state.level:.0f}"
-        kept = {path for path, _ in own_schedules(session)}
-        path = await self.bench.run_in_thread(save_schedule, session, stem, text)
-        if path is None:
+
+        def write() -> tuple[str, str]:
+            return save_schedule(view.run.session, stem, text), text
+
+        if not await open_prune_form(self.bench, view, write):
             return
-
-        def left(started: str | None) -> None:
-            if started is None and path not in kept:
-                forget_schedule(session, path, text)
-
-        settings = {"compress": path}
-        self.bench.open("new_run", then=left, kind="prune", settings=settings, parent=view.key)
         # Said on the form, and so gone some time after it.
         evaluated = state.level in state.pruned.get(state.target, {})
         other = ": not the model just evaluated" if evaluated else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -272,21 +273,8 @@ class SensitivityScreen(BenchScreen[None]):
         subject, suggestion = self.subject, self.suggestion
         if subject is None or suggestion is None:
             return
-        session = subject.run.session
-        kept = {path for path, _ in choices.own_schedules(session)}
-        written = await self.bench.run_in_thread(
-            _write_schedule, subject.run, suggestion, self.group
-        )
-        if written is None:
-            return
-        path, text = written
-
-        def left(started: str | None) -> None:
-            if started is None and path not in kept:
-                choices.forget_schedule(session, path, text)
-
-        settings = {"compress": path}
-        self.bench.open("new_run", then=left, kind="prune", settings=settings, parent=subject.key)
+        write = partial(_write_schedule, subject.run, suggestion, self.group)
+        await choices.open_prune_form(self.bench, subject, write)
 
 
 def _alone(view: RunView) -> str:
