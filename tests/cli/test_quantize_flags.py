@@ -131,6 +131,8 @@ def test_settings_that_do_not_go_together_are_named(given: dict[str, Any], words
         ({"override": ("decoder:clip_state=avg",)}, "'clip_state' is of the whole model"),
         ({"override": ("decoder:bits_weights=40",)}, "override 'decoder': bits_weights: 40 bits"),
         ({"clip_acts": "n-std"}, "clip mode N_STD needs clip_n_stds"),
+        ({"clip_acts": "gauss", "bits_activations": 9}, "GAUSS is tabulated up to 8 bits, not 9"),
+        ({"clip_weights": "laplace", "bits_parameters": 16}, "LAPLACE is tabulated up to 8 bits"),
         (
             {"fp16": True, "bits_parameters": 4},
             "--bits-parameters: precision 16 computes in floats",

@@ -46,6 +46,7 @@ _HISTOGRAM_SAMPLE = 1 << 16
 
 # A histogram has thousands of numbers for each input and output of each module.
 _LARGEST_STATS = 100_000_000
+_LARGEST_NUMBER = 1e300
 
 
 class _Accumulator:
@@ -296,8 +297,41 @@ def load_stats(source: str | Path | Mapping[str, Any]) -> ActivationStats:
                 f"{where}: {name}: expected a mapping of statistics for the output and for each "
                 "input by its number"
             ) from None
+        for place, values in (
+            *((f"inputs: {i}", v) for i, v in inputs.items()),
+            ("output", output),
+        ):
+            wrong = _wrong_statistic(values)
+            if wrong is not None:
+                raise QuantizationError(f"{where}: {name}: {place}: {wrong}")
         stats[str(name)] = {"inputs": inputs, "output": output}
     return stats
+
+
+_NUMBERS = ("min", "max", "avg_min", "avg_max", "mean", "std", "b")
+_COUNTS = re.compile(r"\d{1,18}(?: \d{1,18})*", re.ASCII)
+
+
+def _wrong_statistic(values: Mapping[Any, Any]) -> str | None:
+    """What is wrong in one tensor's statistics, if anything is; what is missing is not."""
+    for name in _NUMBERS:
+        if values.get(name) is not None and not _is_finite(values[name]):
+            return f"{name}: {str(values[name])[:40]!r} is no number"
+    histogram = values.get("histogram")
+    if histogram is not None and not (
+        isinstance(histogram, Mapping)
+        and _is_finite(histogram.get("low"))
+        and _is_finite(histogram.get("width"))
+        and histogram["width"] > 0
+        and _COUNTS.fullmatch(str(histogram.get("counts")))
+    ):
+        return "histogram: expected the numbers low and width, and counts in one line"
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < _LARGEST_NUMBER
 
 
 def stats_for(stats: ActivationStats, name: str, module: nn.Module | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ calibration keeps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -47,8 +48,8 @@ __all__ = [
 # to 8 bits. A one-sided distribution has the table of one bit more.
 _ALPHA_LAPLACE = (1.05, 1.86, 2.83, 3.89, 5.03, 6.2, 7.41, 8.64, 9.89)
 _ALPHA_LAPLACE_POSITIVE = (1.86, 2.83, 3.89, 5.02, 6.2, 7.41, 8.64, 9.89, 11.16)
-_ALPHA_GAUSS = (None, 1.24, 1.71, 2.15, 2.55, 2.93, 3.28, 3.61, 3.92)
-_ALPHA_GAUSS_POSITIVE = (None, 1.71, 2.15, 2.55, 2.93, 3.28, 3.61, 3.92, 4.2)
+_ALPHA_GAUSS = (math.nan, 1.24, 1.71, 2.15, 2.55, 2.93, 3.28, 3.61, 3.92)
+_ALPHA_GAUSS_POSITIVE = (math.nan, 1.71, 2.15, 2.55, 2.93, 3.28, 3.61, 3.92, 4.2)
 
 Range = tuple[Tensor, Tensor]
 
@@ -117,12 +118,8 @@ def _aciq_alpha(clip: ClipMode, num_bits: int, half_range: bool) -> float:
         table = _ALPHA_GAUSS_POSITIVE if half_range else _ALPHA_GAUSS
     else:
         table = _ALPHA_LAPLACE_POSITIVE if half_range else _ALPHA_LAPLACE
-    alpha = table[num_bits] if num_bits < len(table) else None
-    if alpha is None:
-        raise QuantizationError(
-            f"clip mode {clip.name} is tabulated up to 8 bits, not {num_bits}: use MSE"
-        )
-    return alpha
+    clip.check_width(num_bits)
+    return table[num_bits]
 
 
 def _aciq_range(

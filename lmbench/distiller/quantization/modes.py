@@ -17,6 +17,7 @@ __all__ = [
 ]
 
 BITS = (2, 16)
+_TABULATED = 8
 CODE_BITS = (1, 4)
 """The fewest and the most signs that a weight is a sum of."""
 
@@ -127,6 +128,13 @@ class ClipMode(Enum):
     def fitted(self) -> bool:
         """Whether it needs the values, or their histogram, and not only moments."""
         return self in (ClipMode.MSE, ClipMode.PERCENTILE, ClipMode.KL)
+
+    def check_width(self, num_bits: int | None) -> None:
+        """Raises QuantizationError for a width that it has no range for."""
+        if self in (ClipMode.GAUSS, ClipMode.LAPLACE) and (num_bits or 0) > _TABULATED:
+            raise QuantizationError(
+                f"clip mode {self.name} is tabulated up to 8 bits, not {num_bits}: use MSE"
+            )
 
 
 def parse_clip(value: ClipMode | str | None) -> ClipMode:

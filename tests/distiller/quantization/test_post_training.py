@@ -1,6 +1,8 @@
 """Post-training quantization against the original's, configuration by configuration."""
 
 import copy
+import math
+import re
 
 import pytest
 import torch
@@ -161,6 +163,23 @@ def test_statistics_survive_their_file_and_the_originals_layout_loads(stats, tmp
     assert (
         loaded["decoder"]["inputs"][0]["max"] == VECTORS["stats"]["decoder"]["inputs"]["0"]["max"]
     )
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"max": "a lot"}, "decoder: inputs: 0: max: 'a lot' is no number"),
+        ({"min": math.nan}, "min: 'nan' is no number"),
+        ({"histogram": "0 1 2"}, "histogram: expected"),
+        ({"histogram": {"low": 0.0, "width": 0.1, "counts": "1 -2"}}, "histogram: expected"),
+        ({"histogram": {"low": 0.0, "width": 0.0, "counts": "1 2"}}, "histogram: expected"),
+        ({"histogram": {"width": 0.1, "counts": "1 2"}}, "histogram: expected"),
+    ],
+)
+def test_statistics_that_are_no_numbers_are_told_as_they_are_read(stats, wrong, words):
+    damaged = {**stats, "decoder": {**stats["decoder"], "inputs": {0: wrong}}}
+    with pytest.raises(QuantizationError, match=re.escape(words)):
+        load_stats(damaged)
 
 
 @pytest.mark.parametrize("name", VECTORS["extra_corrected_average_clipping"]["configs"])
