@@ -63,7 +63,7 @@ def compare(
     this machine.
 
     Args:
-        runs: the runs (SESSION/3, 3, @, paths); left out: all of the session that have a model.
+        runs: the runs (SESSION/3, 3, @, paths); left out: all of the session that have a model, or had one.
     """
     if json:
         refuse_flags("--json is a format of its own", format=format != "table")
@@ -72,7 +72,9 @@ def compare(
     home = Home.find()
     found = [home.find_run(ref, session) for ref in runs]
     if not found:
-        found = [run for run in _readable(home.session(session)) if run.has_model]
+        kinds = ("train", "prune", "quantize", "pack")
+        models = [run for run in _readable(home.session(session)) if run.read().kind in kinds]
+        found = [run for run in models if run.has_model or run.read().results]
     comparison = compare_runtimes(found) if runtimes else compare_runs(found, over_seeds=not each)
     if runtimes and not comparison.rows:
         names = shlex.join(run.ref for run in found if run.has_model) or "@"

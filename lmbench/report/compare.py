@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ SEED_KEYS = (
 )
 """What a row over several seeds has besides: its runs and how many, and of each perplexity the
 sample standard deviation and of how many seeds it is."""
+_ALWAYS = frozenset(key for key, _ in COLUMNS if key != "ms_per_token")
 _PERPLEXITIES = ("valid_ppl", "test_ppl")
 _FURTHER = tuple(key for key, _ in (*ADAPTED, *PER_UNIT))
 _LEFT = {"run", "name", "kind", "model", "runtime"}
@@ -187,9 +189,20 @@ def compare_runs(runs: Sequence[Run], *, over_seeds: bool = False) -> Comparison
         groups = [group for group in apart if group]
         rows = tuple(group[0] if len(group) == 1 else _mean_row(group) for group in groups)
         beside += SEED_KEYS * any(len(group) > 1 for group in groups)
-    further = (*ADAPTED, *PER_UNIT)
-    columns = tuple(column for column in further if any(row[column[0]] for row in rows))
-    return Comparison(rows, (*COLUMNS, *columns), beside)
+    columns = tuple(
+        (key, head)
+        for key, head in (*COLUMNS, *ADAPTED, *PER_UNIT)
+        if key in _ALWAYS or any(_tells(key, row) for row in rows)
+    )
+    beside = (*(key for key, head in COLUMNS if (key, head) not in columns), *beside)
+    return Comparison(rows, columns, beside)
+
+
+def _tells(key: str, row: Mapping[str, Any]) -> bool:
+    """Has the row something to say in this column that it has not said in another?"""
+    value, ppl = row[key], row["test_ppl"]
+    is_said = key == "test_word_ppl" and ppl and value and math.isclose(value, ppl, rel_tol=1e-4)
+    return bool(value) and not is_said
 
 
 def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

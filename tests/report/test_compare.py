@@ -158,13 +158,25 @@ def test_figures_with_a_cache_or_steps_are_the_newest_evaluations_and_in_columns
     row, other = comparison.rows
     assert (row["test_ppl"], row["test_cache_ppl"], row["test_dynamic_ppl"]) == (130.0, 88.0, 80.0)
     assert row["test_cache_dynamic_ppl"] is other["test_cache_ppl"] is None
-    assert [key for key, _ in comparison.columns][9:] == ["test_cache_ppl", "test_dynamic_ppl"]
+    assert [key for key, _ in comparison.columns][8:] == ["test_cache_ppl", "test_dynamic_ppl"]
     assert OF_ADAPTED in comparison.write("markdown")
     [head, _, line, *_] = comparison.write("markdown").splitlines()
     assert head.endswith("| Test ppl, cache | Test ppl, dynamic |")
     assert line.endswith("| 88.00 | 80.00 |")
     document = run_document(session.runs()[-4])
     assert (document["test_ppl"], document["test_dynamic_ppl"]) == (None, 80.0)
+
+
+def test_a_column_that_would_say_nothing_is_left_out_of_tables_and_kept_in_csv(runs):
+    dense = runs[0]
+    figures = {"test_ppl": 130.0, "test_word_ppl": 130.0001, "test_bits_per_character": 1.25}
+    dense.update(results={"bytes": 29_321_000, "valid_ppl": 120.0, **figures})
+    comparison = compare_runs(runs)
+    keys = [key for key, _ in comparison.columns]
+    assert keys[7:] == ["bytes", "test_bits_per_character"]
+    assert "ms_per_token" in comparison.write("csv").splitlines()[0]
+    dense.update(results={"bytes": 29_321_000, **figures, "test_word_ppl": 190.0})
+    assert "| Test ppl a word |" in compare_runs(runs).write("markdown")
 
 
 def test_a_report_s_front_has_models_and_no_evaluation_of_them(runs):
