@@ -10,7 +10,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session.files import files_in
 from lmbench.session.store import LIVE, Home, Session
 
-__all__ = ["SessionRow", "day_of", "read_sessions"]
+__all__ = ["SessionRow", "day_of", "read_sessions", "session_row"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class SessionRow:
 
 def read_sessions(home: Home) -> list[SessionRow]:
     """All sessions, the one that changed last first."""
-    return sorted(map(_row, home.sessions()), key=lambda row: row.changed, reverse=True)
+    return sorted(map(session_row, home.sessions()), key=lambda row: row.changed, reverse=True)
 
 
-def _row(session: Session) -> SessionRow:
+def session_row(session: Session) -> SessionRow:
     made, problem = 0.0, ""
     try:
         made = session.read().created

@@ -30,7 +30,7 @@ from lmbench.tui.bench.deletions import what_becomes_of_queued
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
-from lmbench.tui.sessions.listing import SessionRow, day_of, read_sessions
+from lmbench.tui.sessions.listing import SessionRow, day_of, read_sessions, session_row
 
 __all__ = ["SessionsScreen"]
 
@@ -293,18 +293,21 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         names = [row.session.name for row in self._rows]
         rest = names[names.index(name) + 1 :] or names[: names.index(name)][-1:]
         after = rest[0] if rest else ""
-        size = numbers.size(row.bytes)
-        question = f"Delete {name}: {numbers.plural(row.runs, 'run')}, {size}?"
-        waiting = await self.bench.run_in_thread(
-            self._waiting_for, row.session, doing="while looking at runs"
+        found = await self.bench.run_in_thread(
+            self._as_it_is, row.session, doing="while looking at runs"
         )
-        question += what_becomes_of_queued([run.ref for run in waiting or ()], "it")
+        if found is None:
+            return
+        row, waiting = found
+        question = f"Delete {name}: {numbers.plural(row.runs, 'run')}, {numbers.size(row.bytes)}?"
+        question += what_becomes_of_queued([run.ref for run in waiting], "it")
         # Not by the key that asked: a key held too long deletes nothing.
         answers = (Answer("delete", "y", "delete", danger=True), Answer("", "escape", "keep"))
         self.app.push_screen(QuestionDialog("Delete", question, answers), answered)
 
-    def _waiting_for(self, session: Session) -> list[Run]:
-        return waiting_for(self.bench.home, session.runs())
+    def _as_it_is(self, session: Session) -> tuple[SessionRow, list[Run]]:
+        """What a deletion would take now, whenever the list was read, and what waits for that."""
+        return session_row(session), waiting_for(self.bench.home, session.runs())
 
     async def action_undo(self) -> None:
         here = self.row.session.name if self.row else ""

@@ -145,6 +145,15 @@ async def test_the_question_names_the_runs_that_wait_for_one_of_the_session(worl
         assert f"{student.ref} in the queue needs it and will fail." in words(pilot)
 
 
+async def test_the_question_before_a_deletion_counts_what_is_there_now(world):
+    zebra = world.home.open_session("zebra")
+    async with opened(world) as pilot:
+        await go_to(pilot, screen_of(pilot, SessionsScreen), "zebra")
+        zebra.new_run(TrainConfig(), "train")
+        await press(pilot, "d")
+        assert "Delete zebra: 1 run, " in words(pilot)
+
+
 async def test_the_open_session_cannot_be_deleted(world):
     async with opened(world) as pilot:
         await press(pilot, "d")
