@@ -256,10 +256,12 @@ are kept in the session's `samples.jsonl`.
 
     def _recall(self, view: RunView) -> None:
         """Show what the selected run wrote last."""
-        if self._samples is None and self.bench.session is not None:
-            self._samples = SavedSamples(self.bench.session)
-        if self._samples is None:
+        session = self.bench.session
+        if session is None:
             return
+        # It may have been renamed.
+        if self._samples is None or self._samples.session != session:
+            self._samples = SavedSamples(session)
         if self._samples.outdated:
             self.run_worker(self._read_samples(view, self._samples), group="recall", exclusive=True)
         else:

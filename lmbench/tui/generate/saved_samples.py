@@ -32,6 +32,7 @@ class SavedSamples:
     """The newest text of each run of a session, kept until the file changes."""
 
     def __init__(self, session: Session) -> None:
+        self.session = session
         self._path = session.samples_path
         self._stamp: tuple[int, int, int] | None = None
         self._newest: dict[str, Sample] = {}

@@ -27,6 +27,7 @@ from lmbench.jobs.hosts.sampler_messages import (
     Refused,
     Write,
 )
+from lmbench.session import Session
 from lmbench.session import events as ev
 from lmbench.tui.bench.themes import THEMES
 from lmbench.tui.generate.alternatives import AlternativesList, bar_of
@@ -724,6 +725,20 @@ async def test_what_a_run_wrote_before_is_there_until_something_is_written(full)
         assert screen_text(views(pilot)[0]).strip() == "in the new ¶ one"
         await go_to(pilot, "003-quantize")
         assert written(drafts(pilot)[0]) == WORDS
+
+
+async def test_a_renamed_session_has_its_texts_under_its_new_name(full):
+    line = {"run": "demo/001-train", "prompt": "in", "text": "the earlier one"}
+    full.session.samples_path.write_text(json.dumps(line))
+    async with opened(full) as pilot:
+        await at_rest(pilot)
+        renamed = Session(full.session.path.rename(full.session.path.parent / "other"))
+        bench_of(pilot).attach(renamed)
+        await bench_of(pilot).refresh_snapshot()
+        await go_to(pilot, "003-quantize")
+        await go_to(pilot, "001-train")
+        await at_rest(pilot)
+        assert screen_text(views(pilot)[0]).strip() == "in the earlier one"
 
 
 async def test_a_session_without_runs_says_what_is_needed(world):
