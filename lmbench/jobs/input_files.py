@@ -20,6 +20,7 @@ __all__ = [
     "SETTINGS_FILE",
     "STATS_FILE",
     "attach",
+    "name_of_file",
     "own_files",
     "schedule_file",
     "settings_file",
@@ -40,6 +41,14 @@ def schedule_file(name: str, home: Home) -> Path:
     """
     name = _without_tilde(name)
     return _in_home(name, home) or find_schedule(name)
+
+
+def name_of_file(path: Path, home: Home) -> str:
+    """What a setting calls a file, for which `schedule_file` and its like find it: its path from
+    the working folder; all of it for a file elsewhere, and where the current folder, in which is
+    looked first, has another file of that name."""
+    short = path.relative_to(home.path) if path.is_relative_to(home.path) else path
+    return str(path if short.is_file() and short.resolve() != path.resolve() else short)
 
 
 def settings_file(name: str, home: Home) -> Path:

@@ -21,6 +21,7 @@ from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch, prepare
 from lmbench.jobs.chains import CHAINS, Step, chain_steps, seconds_of
+from lmbench.jobs.input_files import name_of_file, schedule_file
 from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run, run_name
 from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.report.training_speed import Measured, operations
@@ -243,3 +244,21 @@ def test_of_runs_that_are_started_together_there_are_all_or_none(
     with pytest.raises(type(error)):
         fail()
     assert [run.id for run in session.runs()] == [1, 2, 3, 4]
+
+
+def test_a_file_is_named_so_that_it_is_found_also_from_a_folder_with_another_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = Home(tmp_path / "home"), tmp_path / "elsewhere"
+    ours, theirs = (folder / "mine.yaml" for folder in (home.path, elsewhere))
+    for path in (ours, theirs):
+        path.parent.mkdir()
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    assert name_of_file(ours, home) == "mine.yaml"
+    monkeypatch.chdir(elsewhere)
+    assert name_of_file(ours, home) == str(ours)
+    for path in (ours, theirs):
+        assert schedule_file(name_of_file(path, home), home).samefile(path)
+    monkeypatch.chdir(home.path)
+    assert name_of_file(ours, home) == "mine.yaml"

@@ -25,6 +25,7 @@ from lmbench.config.training import check_start, laid_over, passed_on
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
+from lmbench.jobs.input_files import name_of_file
 from lmbench.jobs.prepare import inherited_settings, long_enough
 from lmbench.jobs.sweeps.axes import MOST_VALUES
 from lmbench.jobs.sweeps.sweep_file import RECIPE, Stage, Sweep
@@ -394,7 +395,7 @@ class _Settings:
 def located(name: str, value: Any, folder: Path, home: Home) -> Any:
     """A setting that names a file or a corpus's folder, as the run is to have it: what lies beside
     the sweep's file, else in the working folder, by its path; names of presets and corpora as they
-    are. A path is from the working folder, or absolute where the current one has another such file.
+    are.
 
     Raises:
         LmbenchError: it names a file, and there is none.
@@ -407,9 +408,7 @@ def located(name: str, value: Any, folder: Path, home: Home) -> Any:
     for base in (folder, home.path):
         path = (base / expanded(value)).resolve()
         if path.is_file():
-            short = path.relative_to(home.path) if path.is_relative_to(home.path) else path
-            # Who opens it looks in the current folder first.
-            return str(path if short.is_file() and short.resolve() != path else short)
+            return name_of_file(path, home)
     ours = {"compress": ("a preset", preset_names), RECIPE: ("a recipe", recipe_names)}
     kind, names = ours.get(name, ("", list))
     if value in names():

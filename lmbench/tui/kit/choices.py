@@ -11,6 +11,7 @@ from lmbench.corpus import data_list
 from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
 from lmbench.jobs.distillation_teacher import PARENT
+from lmbench.jobs.input_files import name_of_file
 from lmbench.printable import printable
 from lmbench.session.files import write_atomic
 from lmbench.session.store import Session
@@ -76,15 +77,15 @@ def schedule_folder(session: Session) -> Path:
 
 
 def save_schedule(session: Session, stem: str, text: str) -> str:
-    """Write a schedule into the session, under a name that no other one has; its path from the
-    working folder."""
+    """Write a schedule into the session, under a name that no other one has; gives what settings
+    call it."""
     folder = schedule_folder(session)
     folder.mkdir(exist_ok=True)
     names = (f"{stem}.yaml" if n == 1 else f"{stem}-{n}.yaml" for n in itertools.count(1))
     paths = (folder / name for name in names)
     path = next(p for p in paths if not p.exists() or p.read_text(encoding="utf-8") == text)
     write_atomic(path, text.encode())
-    return str(path.relative_to(session.home.path))
+    return name_of_file(path, session.home)
 
 
 async def open_prune_form(
@@ -113,7 +114,7 @@ async def open_prune_form(
 
 
 def own_schedules(session: Session) -> list[tuple[str, str]]:
-    """The session's own schedules, as paths from the working folder."""
+    """The session's own schedules, as settings call them."""
     folder = schedule_folder(session)
     found = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
-    return [(str(path.relative_to(session.home.path)), "saved in this session") for path in found]
+    return [(name_of_file(path, session.home), "saved in this session") for path in found]

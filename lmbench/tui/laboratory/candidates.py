@@ -14,6 +14,7 @@ import yaml
 from lmbench.config import QuantizeConfig, changed_settings, validate
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.jobs.input_files import name_of_file
 from lmbench.jobs.prepare import command_for, make_run
 from lmbench.session import Run
 from lmbench.session.files import write_atomic
@@ -115,7 +116,7 @@ def start_quantize_run(parent: Run, chosen: Candidate) -> Run:
         folder.mkdir(exist_ok=True)
         path = _free(folder, parent.path.name)
         write_atomic(path, yaml.safe_dump(dict(chosen.settings), sort_keys=False).encode())
-        given = {"config": str(path.relative_to(session.home.path))}
+        given = {"config": name_of_file(path, session.home)}
     config = validate(QuantizeConfig, given)
     command = command_for("quantize", changed_settings(config), parent=parent.ref, name=chosen.name)
     run = make_run(session, "quantize", config, parent=parent, name=chosen.name, command=command)

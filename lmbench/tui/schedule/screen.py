@@ -20,6 +20,7 @@ from lmbench.config import TrainConfig
 from lmbench.distiller.errors import ScheduleError
 from lmbench.distiller.schedules.preset_files import find_schedule, preset_names
 from lmbench.errors import LmbenchError
+from lmbench.jobs.input_files import name_of_file
 from lmbench.printable import printable
 from lmbench.session.files import write_atomic
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
@@ -343,9 +344,8 @@ opened again, the draft is back. The last eight drafts are kept.
             except OSError as error:
                 self.bench.show_error(LmbenchError(f"{path}: cannot be written ({error.strerror})"))
                 return
-            home = self.bench.home.path
             drop_draft(self.bench, self._source)
-            self._path = str(path.relative_to(home) if path.is_relative_to(home) else path)
+            self._path = name_of_file(path, self.bench.home)
             self._source, self._file = self._path, path.resolve()
             self._saved = self.editor.text
             self.bench.show_message(f"saved {self._path}")
