@@ -17,6 +17,7 @@ from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.driver import Driver
 from textual.events import AppFocus
+from textual.markup import escape
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input
@@ -164,8 +165,9 @@ class Workbench(Bench):
         from lmbench.tui.command_palette import commands_of
         from lmbench.tui.new_run.published_commands import published_commands
 
-        yield from commands_of(self, screen)
-        yield from published_commands(self)
+        for command in (*commands_of(self, screen), *published_commands(self)):
+            # The palette reads markup in it, which the name of a run may look like.
+            yield command._replace(title=escape(command.title), help=escape(command.help))
 
     # -- the end -------------------------------------------------------------------------------
 

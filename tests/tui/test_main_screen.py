@@ -480,6 +480,14 @@ async def test_the_palette_offers_what_is_possible_and_nothing_else(full):
         assert "Runs: Delete the run (asks)" not in titles
 
 
+async def test_the_palette_shows_a_name_as_it_is_written(full):
+    name = "AWD [lr=1e-3] [lr=5]"
+    full.session.run(1).update(name=name)
+    async with opened(full) as pilot:
+        await press(pilot, "home", "ctrl+p", *"one small")
+        await until(pilot, lambda: f"Pack 1 {name} into one small" in words(pilot))
+
+
 async def test_the_palette_s_cursor_does_not_blink(full):
     async with opened(full) as pilot:
         await press(pilot, "ctrl+p")

@@ -119,6 +119,8 @@ class CurvesBuilder:
         self._idle = 0.0
         self._last_t: float | None = None
         self._last_lr: float | None = None
+        self._falls = False
+        self._fell: tuple[float, float, float, float] | None = None
 
     def add(self, events: Iterable[ev.Event]) -> None:
         for event in events:
@@ -151,10 +153,13 @@ class CurvesBuilder:
         )
 
     def _clock(self, event: ev.Event) -> None:
-        """Time of work: the hours between a stop and its resume are left out."""
+        """Time of work: the hours of a pause, or between a stop and its resume, are left out."""
+        goes_on = isinstance(event, ev.RunResumed) or (
+            isinstance(event, ev.StatusChanged) and event.status == "running"
+        )
         if self._began is None:
             self._began = event.t
-        elif isinstance(event, ev.RunResumed) and self._last_t is not None:
+        elif goes_on and self._last_t is not None:
             self._idle += max(0.0, event.t - self._last_t)
         self._last_t = event.t
 
@@ -170,9 +175,7 @@ class CurvesBuilder:
 
     def _step(self, event: ev.Step) -> None:
         at = self._at(event.step, self._fraction(event.step, event.epoch), event)
-        if self._last_lr is not None and event.lr < self._last_lr * (1 - _SAME_RATE):
-            self._drops.append(*at, event.lr)
-        self._last_lr = event.lr
+        self._note_drop(event.lr, at)
         self._steps.append(
             *at,
             event.loss,
@@ -182,6 +185,17 @@ class CurvesBuilder:
             event.memory,
             event.utilisation,
         )
+
+    def _note_drop(self, lr: float, at: tuple[float, float, float]) -> None:
+        """A drop is noted where the rate stays lower: one that falls at every step has none."""
+        last, self._last_lr = self._last_lr, lr
+        if last is None:
+            return
+        fell = lr < last * (1 - _SAME_RATE)
+        if self._fell is not None and not fell:
+            self._drops.append(*self._fell)
+        self._fell = (*at, lr) if fell and not self._falls else None
+        self._falls = fell
 
     def _prune(self, event: ev.PruneStep) -> None:
         at = self._at(event.step, self._fraction(event.step, event.epoch), event)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rich.text import Text
 
 from lmbench.report.plots import ticks
+from lmbench.report.plots.braille import ACROSS
 from lmbench.report.plots.series import Moment, Series
 
 __all__ = [
@@ -35,6 +36,8 @@ FloatArray = npt.NDArray[np.float64]
 _SPARKS = "▁▂▃▄▅▆▇█"
 # Left and right of the data, and above and below, in shares of the range.
 _MARGIN = 0.04
+# Of a cell, in columns of dots: a point half a dot further right is in the next one.
+_INSIDE = ACROSS - 0.5 - 1e-9
 # Above and below a value that stays the same, in decades.
 _FLAT_LOG = 0.15
 # A value beyond this is as good as infinite, and arithmetic on limits would overflow.
@@ -108,13 +111,16 @@ class Picture:
         return any(len(trace.above) for trace in self.traces)
 
     def x_at(self, column: int) -> float:
-        """The x of a column of the canvas, counted from its left edge."""
+        """The x at the right of a column of a terminal's cells: that of the newest point in it is
+        no greater, and that of the oldest in the next is not reached."""
         low, high = self.x
-        return low + (high - low) * column / max(self.columns - 1, 1)
+        share = (column * ACROSS + _INSIDE) / (self.columns * ACROSS - 1)
+        return low + (high - low) * share if share < 1 else high
 
     def column_of(self, x: float) -> int:
+        """The column of cells in which a point at `x` is drawn."""
         low, high = self.x
-        return round((x - low) / (high - low) * (self.columns - 1))
+        return round((x - low) / (high - low) * (self.columns * ACROSS - 1)) // ACROSS
 
 
 def smooth(values: FloatArray, keep: float) -> FloatArray:

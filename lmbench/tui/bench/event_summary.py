@@ -26,7 +26,7 @@ from lmbench.tui.bench.run_history import EVENT_LISTS, NEWEST_EVENTS, Note, RunP
 
 __all__ = ["RunSummary", "load_summary", "save_summary"]
 
-_VERSION = 2
+_VERSION = 3
 _NAME = ".events-summary.npz"
 _WORTH_BYTES = 64 * 1024
 """Logs smaller than this are read as fast as a summary would be."""

@@ -119,7 +119,7 @@ class RunHistory:
         if self._restart_speed:
             self._restart_speed = False
             self._progress.clear()
-        if self._progress and (total, done) < (self._progress[-1][3], self._progress[-1][2]):
+        if self._progress and (total != self._progress[-1][3] or done < self._progress[-1][2]):
             self._progress.clear()
         self._progress.append((t, what, done, total))
         del self._progress[:-_SPEED_POINTS]

@@ -299,8 +299,13 @@ same.
         texts = self.form.values
         match event.name:
             case "@kind":
+                if self._kind == "train":
+                    # What a preset or recipe gives is no wish for another kind of run.
+                    self._fill("")
                 self._kind = next(k for k in KINDS if k == texts["@kind"])
                 await self._rebuild()
+                if self._kind == "train":
+                    self._fill(self.form.values["@preset"])
             case "@parent":
                 self._origin = self._start_key = self._offered.get(texts["@parent"])
                 if self._start_key is None or self.origin is not None:

@@ -38,9 +38,18 @@ class ScheduleCurves(GuardedWidget):
         width, height = self.content_size
         series = curves(plan, [bench.colour(f"series-{n}") for n in range(1, _COLOURS + 1)])
         legend = Text()
-        for one, number in zip(series, range(1, _COLOURS + 1), strict=False):
+        numbered = list(enumerate(series))
+        room = max(height // 2, 3)
+        left_out = len(series) - room + 1 if len(series) > room else 0
+        if left_out:
+            # The last of them is the whole model.
+            del numbered[room - 2 : -1]
+        for number, one in numbered:
+            if left_out and one is series[-1]:
+                legend.append(f"\n  … {left_out} more", "dim")
             last = numbers.percent(float(one.y[-1])).rjust(6)
-            legend.append(f"\n{one.marker} ", bench.colour_style(f"series-{number}"))
+            style = bench.colour_style(f"series-{number % _COLOURS + 1}")
+            legend.append(f"\n{one.marker} ", style)
             legend.append(f"{last}  {_shortened(one.label, width - 10)}")
         outcome = _outcome(self.checked)
         outcome.append_text(legend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
 
 from lmbench.tui.bench.bench import Bench
 
@@ -12,31 +12,28 @@ LONGEST = 64 * 1024
 """Characters of the longest draft that is kept: ``session.json`` is read at every look."""
 
 _KEPT = 8
+# A key for each, so that two workbenches on one session keep each other's.
 _KEY = "schedule_drafts"
 
 
 def drafts(bench: Bench) -> dict[str, str]:
     """The texts by source (a preset, or a path as the form writes it), the newest last."""
-    kept: Any = bench.recall(_KEY)
-    if not isinstance(kept, list):
-        return {}
-    pairs = [pair for pair in kept if isinstance(pair, list) and len(pair) == 2]
-    return {s: text for s, text in pairs if isinstance(s, str) and isinstance(text, str)}
+    found: list[tuple[float, str, str]] = []
+    for source, kept in bench.recall_each(_KEY).items():
+        match kept:
+            case {"t": int() | float() as t, "text": str() as text}:
+                found.append((t, source, text))
+    return {source: text for _, source, text in sorted(found)}
 
 
 def keep_draft(bench: Bench, source: str, text: str) -> None:
     """Keep a text that is not longer than `LONGEST` as the newest draft."""
-    rest = {s: old for s, old in drafts(bench).items() if s != source}
-    _keep(bench, {**rest, source: text})
+    bench.remember(f"{_KEY}/{source}", {"t": time.time(), "text": text})
+    for old in list(drafts(bench))[:-_KEPT]:
+        drop_draft(bench, old)
 
 
 def drop_draft(bench: Bench, source: str) -> None:
     """Forget the draft of a source, where there is one."""
-    found = drafts(bench)
-    if found.pop(source, None) is not None:
-        _keep(bench, found)
-
-
-def _keep(bench: Bench, found: dict[str, str]) -> None:
-    # A list: JSON objects promise no order.
-    bench.remember(_KEY, [list(pair) for pair in found.items()][-_KEPT:])
+    if source in drafts(bench):
+        bench.remember(f"{_KEY}/{source}", None)

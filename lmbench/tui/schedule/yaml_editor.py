@@ -15,11 +15,12 @@ from lmbench.tui.kit.panel import GuardedWidget
 __all__ = ["YamlEditor", "spans"]
 
 _THEME = "lmbench"
+# Nothing is tried twice at a letter: a pasted line may have thousands.
 _TOKENS = re.compile(
     r"""(?P<comment>(?:^|(?<=\s))\#.*)
     |(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')
-    |(?P<key>[A-Za-z_][\w.\-]*(?=\s*:(?:\s|$)))
-    |(?P<number>(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?(?![\w.]))
+    |(?P<key>(?<![\w.\-])[A-Za-z_][\w.\-]*+(?=\s*:(?:\s|$)))
+    |(?P<number>(?<![\w.])[-+]?(?:\d++\.?+\d*+|\.\d++)(?:e[-+]?\d++)?+(?![\w.]))
     |(?P<word>(?<![\w.])(?:true|false|null|yes|no)(?![\w.]))
     |(?P<mark>^\s*-(?=\s)|[\[\]{},:])
     """,

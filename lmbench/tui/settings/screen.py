@@ -97,7 +97,8 @@ and it holds when the workbench is opened again. **Ctrl+Y** copies the path of t
         values = self.query_one(Form).values
         settings = replace(
             self.bench.settings,
-            theme=_PREFIX + values["theme"],
+            # The line may show a theme that this session alone has.
+            theme=_PREFIX + values["theme"] if event.name == "theme" else self.bench.settings.theme,
             motion=values["motion"] == _YES,
             notify=values["notify"] == _YES,
         )

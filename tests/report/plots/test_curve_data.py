@@ -85,6 +85,23 @@ def test_a_falling_rate_is_marked_where_it_falls_and_nowhere_else():
     assert curves.lr_drops["value"].tolist() == [10.0]
 
 
+def test_a_rate_that_falls_at_every_step_has_no_marks():
+    rates = [20.0, *(20.0 * (1 - n / 50) for n in range(1, 40)), 2.0, 2.0, 1.0, 1.0]
+    curves = built(started(), *(step(i, t=1.0, lr=lr) for i, lr in enumerate(rates, start=1)))
+    assert curves.lr_drops["value"].tolist() == [1.0]
+
+
+def test_a_pause_is_no_time_of_work():
+    curves = built(
+        started(),
+        step(1, t=60.0),
+        ev.StatusChanged(t=61.0, status="paused"),
+        ev.StatusChanged(t=28_861.0, status="running"),
+        step(2, t=28_920.0),
+    )
+    assert curves.steps["time"].tolist() == [1.0, 2.0]
+
+
 def test_the_perplexity_plot_holds_train_valid_and_test():
     epoch = ev.Epoch(
         t=3.0, epoch=1, step=2, train_loss=5.0, valid_loss=4.0, valid_ppl=1.0,
@@ -120,6 +137,7 @@ def test_pruning_steps_and_rate_drops_become_moments_on_the_same_axis():
         step(1, t=1.0),
         ev.PruneStep(t=2.0, step=50, epoch=1, param="a", target=0.5, reached=0.5),
         step(60, t=3.0, lr=1.0),
+        step(70, t=4.0, lr=1.0),
     )
     found = moments([Source("1 a", "●", None, curves)], "epoch")
     assert [(m.sign, m.x) for m in found] == [("▼", 0.5), ("↘", 0.6)]

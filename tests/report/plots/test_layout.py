@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmbench.report.plots.braille import ACROSS
 from lmbench.report.plots.layout import (
     Plot,
     extent,
@@ -234,6 +235,22 @@ def test_the_labels_of_one_axis_have_as_many_decimals():
     short = Series("s", np.array([0, 0.1, 0.2]), np.arange(3.0))
     minutes = lay_out(Plot((short,), x_axis="time"), 60, 12).x_ticks
     assert "0.10m" in [text for _, text in minutes]
+
+
+@pytest.mark.parametrize("width", [1, 7, 60, 91])
+@pytest.mark.parametrize("points", [2, 10, 300])
+def test_the_cursor_on_a_point_s_cell_reads_the_newest_point_in_it(width, points):
+    rng = np.random.default_rng(points)
+    x = np.cumsum(rng.random(points))
+    one = Series("s", x, x)
+    picture = lay_out(Plot((one,)), width, 12, ACROSS)
+    columns = np.array([picture.column_of(float(at)) for at in x])
+    trace = picture.traces[0]
+    assert set(trace.columns // ACROSS) <= set(columns)
+    for column in range(picture.columns):
+        before = x[columns <= column]
+        assert value_at(one, picture.x_at(column)) == before[-1]
+        assert picture.column_of(picture.x_at(column)) == column
 
 
 def test_steps_are_whole_numbers():

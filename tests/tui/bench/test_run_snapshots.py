@@ -294,6 +294,22 @@ def test_the_pace_is_measured_over_the_last_steps_and_anew_after_a_pause(world):
     assert progress.left_s == 96.0
 
 
+def test_the_pace_of_each_part_of_a_run_is_its_own(world):
+    run = world.new("quantize", "a")
+    world.live(run)
+    parts = [
+        *(ev.Progress(t=float(t), what="calibrating", done=t, total=100) for t in range(60, 101)),
+        *(
+            ev.Progress(t=101.0 + t, what="scoring valid", done=2000 * t, total=200_000)
+            for t in range(3)
+        ),
+    ]
+    world.write(run, *parts)
+    progress = looked(Watcher(world.session)).runs[0].progress
+    assert progress is not None
+    assert (progress.what, progress.left_s) == ("scoring valid", 98.0)
+
+
 def test_many_tensors_pruned_in_one_step_are_one_line_of_the_story(full):
     snapshot = looked(Watcher(full.session))
     notes = [n.text for n in snapshot.by_key["002-prune"].notes if n.kind == "prune_step"]

@@ -202,6 +202,21 @@ async def test_what_was_typed_stays_when_a_recipe_is_chosen_and_comes_back_after
         assert form(pilot).given == {"lr": 5.0, "seed": 7}
 
 
+async def test_a_recipe_s_settings_are_of_no_other_kind_of_run_and_come_back_with_training(
+    full, started
+):
+    async with opened(full, select="001-train") as pilot:
+        form(pilot).form.set_value("@preset", "recipe onecycle")
+        await pilot.pause()
+        recipe = form(pilot).given
+        assert recipe
+        form(pilot).form.set_value("seed", "7")
+        for kind, given in (("prune", {"seed": 7}), ("train", {**recipe, "seed": 7})):
+            form(pilot).form.set_value("@kind", kind)
+            await at_rest(pilot)
+            assert form(pilot).given == given
+
+
 async def test_a_letter_chooses_and_no_letter_reaches_the_screen(world, started):
     async with opened(world) as pilot:
         await press(pilot, "s")

@@ -7,12 +7,13 @@ from typing import Any
 
 import driving
 import pytest
+from driving import bench_of, screen_of
 from driving import press_then_rest as press
-from driving import screen_of
 from textual.pilot import Pilot
 from textual.widgets import Input
 
 from lmbench.distiller.schedules.preset_files import preset_path
+from lmbench.tui.bench.saved_state import SavedState
 from lmbench.tui.kit import choices
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.dialog import QuestionDialog, TextDialog
@@ -41,6 +42,27 @@ async def test_it_begins_with_a_preset_in_order_drawn_beside_the_text(full):
         drawn = "\n".join(strip.text for strip in pilot.app.screen._compositor.render_strips())
         assert "whole model" in drawn
         assert "100%" in drawn
+
+
+async def test_every_curve_has_its_line_in_the_legend_or_is_counted(full):
+    run = full.new("train", "deep")
+    run.update(config={**run.read().config, "nlayers": 4})
+    names = [f"rnn.weight_{way}_l{layer}" for layer in range(4) for way in ("ih", "hh")]
+    names += ["encoder.weight", "decoder.weight"]
+    levels = "".join(f"\n      {name}: 0.{n}" for n, name in enumerate(names, 11))
+    text = (
+        f"pruners:\n  p:\n    class: SparsityLevelParameterPruner\n    levels: {levels}\n"
+        "policies:\n  - pruner: {instance_name: p}\n    epochs: [0]\n"
+    )
+    for size, left_out in (((160, 50), 0), ((80, 24), 3)):
+        async with driving.opened(full, "S", run=run.path.name, size=size) as pilot:
+            screen(pilot).editor.load_text(text)
+            await press(pilot)
+            shown = driving.words(pilot)
+            for n, name in enumerate(names[: len(names) - left_out], 11):
+                assert f"{n}.0%  {name}" in shown
+            assert ("… 3 more" in shown) == bool(left_out)
+            assert "whole model" in shown
 
 
 async def test_where_that_fits_not_the_model_it_begins_with_one_made_for_it(world):
@@ -329,6 +351,19 @@ async def test_brackets_in_the_name_of_a_file_are_no_markup(full):
     async with opened(full) as pilot:
         await press(pilot, "ctrl+o", "up", "enter", *"a[b].yaml", "enter")
         assert "Schedule a[b].yaml" in driving.words(pilot)
+
+
+async def test_two_workbenches_on_a_session_keep_each_other_s_drafts(full):
+    async with driving.opened(full) as pilot:
+        bench, other = bench_of(pilot), SavedState(full.session)
+        keep_draft(bench, "large-70", "before")
+        bench.flush()
+        other.put("schedule_drafts/small-80", {"t": 1.0, "text": "# other"})
+        other.flush()
+        keep_draft(bench, "large-85", "# mine")
+        bench.flush()
+    async with driving.opened(full) as pilot:
+        assert list(drafts(bench_of(pilot))) == ["small-80", "large-70", "large-85"]
 
 
 async def test_the_newest_eight_drafts_are_kept(full):
