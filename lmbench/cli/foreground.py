@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from rich.progress import Progress as Bar
@@ -21,7 +21,7 @@ from lmbench.session import Run
 from lmbench.session.events import Epoch, Event, Progress, RunStarted, Step, Warned
 from lmbench.session.log_lines import whole_lines
 
-__all__ = ["command_line", "work_through"]
+__all__ = ["command_line", "interrupts_after", "work_through"]
 
 
 def command_line() -> str:
@@ -71,12 +71,26 @@ def work_through(begin: Callable[[], Run], *, json: bool, document: bool = True)
     return run, 0
 
 
+@contextmanager
+def interrupts_after() -> Iterator[None]:
+    """Ctrl-C breaks off nothing in here, and interrupts at the end."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
 class _Interrupts:
     """Catches Ctrl-C from before a run's folder is there until the run has ended."""
 
     def __init__(self) -> None:
         self.count = 0
         self._run: Run | None = None
+        self._asking = False
 
     def __enter__(self) -> _Interrupts:
         self._before = signal.signal(signal.SIGINT, self._caught)
@@ -93,8 +107,15 @@ class _Interrupts:
 
     def _caught(self, _signum: int, _frame: FrameType | None) -> None:
         self.count += 1
-        if self._run is not None:
+        # One that comes while the run is being asked would wait for its lock, which is held below.
+        if self._run is None or self._asking:
+            return
+        self._asking = True
+        asked = 0
+        while asked < self.count:
+            asked = self.count
             self._stop(self._run)
+        self._asking = False
 
     def _stop(self, run: Run) -> None:
         if self.count == 1:

@@ -28,7 +28,6 @@ from lmbench.cli.start_run import Detach, PlaceName, RunName, resume_run
 from lmbench.config.setting import value_text
 from lmbench.errors import BAD_INPUT, LmbenchError
 from lmbench.jobs import launch
-from lmbench.jobs.places import check_place
 from lmbench.jobs.queue import refuse_needed
 from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table
@@ -270,7 +269,6 @@ def resume(
     """
     home = Home.find()
     found = home.find_run(run, session)
-    check_place(place or found.read().place, home)
     return resume_run(found, detach=detach, json=json, place=place)[1]
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from lmbench.cli.flags import whole
-from lmbench.cli.foreground import command_line, work_through
-from lmbench.cli.output import answer, note, print_json, print_line
+from lmbench.cli.foreground import command_line, interrupts_after, work_through
+from lmbench.cli.output import answer, complain, note, print_json, print_line
 from lmbench.config import Config, Kind
 from lmbench.config.command_line import run_name
 from lmbench.errors import INTERRUPTED, LmbenchError
@@ -129,9 +129,10 @@ def start(
     """
 
     def begin() -> Run:
-        run = make()
-        launch.start(run, queue=detach)
-        return run
+        with launch.all_or_none() as made:
+            made.append(make())
+            launch.start(made[0], queue=detach)
+        return made[0]
 
     if not detach:
         return work_through(begin, json=json, document=document)
@@ -142,15 +143,17 @@ def start(
     return run, 0
 
 
-def start_all(make: Callable[[], list[Run]], *, detach: bool, json: bool) -> int:
-    """Make the runs of several seeds and work through them, or leave them to the queue; gives the
-    exit code."""
-    runs = make()
-    code = 0
-    if detach:
-        launch.start_all(runs)
-    else:
-        code = work_through_all(runs, json=json, go_on=True)
+def start_all(make: Callable[[], Iterator[Run]], *, detach: bool, json: bool) -> int:
+    """Make the runs of several seeds, one after the other, and work through them, or leave them to
+    the queue; gives the exit code."""
+    with launch.all_or_none() as runs:
+        with interrupts_after():
+            runs.extend(make())
+        if detach:
+            launch.start_all(runs)
+        else:
+            _submit_elsewhere(runs)
+    code = 0 if detach else work_through_all(runs, json=json, go_on=True)
     if json:
         print_json([run_document(run) for run in runs])
     elif detach:
@@ -205,14 +208,12 @@ def derive_all(
     """
     parents = siblings(parent, seeds)
 
-    def make() -> list[Run]:
-        made = []
+    def make() -> Iterator[Run]:
         for one in parents:
             seed = _seed(one)
             own = config.model_copy(update={"seed": seed}) if kind == "prune" else config
             called = named_with_seed(name, kind, config, seed)
-            made.append(new_run(one.session, kind, own, parent=one, name=called, place=place))
-        return made
+            yield new_run(one.session, kind, own, parent=one, name=called, place=place)
 
     return start_all(make, detach=detach, json=json)
 
@@ -258,10 +259,17 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
             it as Ctrl-C does: what starts from half a model is not what was asked for.
     """
     code = 0
-    # What goes elsewhere is submitted whole, and followed one after the other.
-    launch.start_all([run for run in runs if run.read().place != "local"])
+    _submit_elsewhere(runs)
     for place, run in enumerate(runs):
-        if run.status() == "finished" or (go_on and _stays_behind(run)):
+        if run.status() == "finished":
+            continue
+        if go_on and _stays_behind(run):
+            # On a cluster several are at work at once, of which one is followed.
+            record = run.read()
+            if (status := run.status(record)) != "queued" and not record.stopped_early:
+                why = launch.why_lost(run) if status == "lost" else record.reason
+                complain(f"{run.ref}: {why or f'was {status} before its end'}")
+                code = 1
             continue
         if not json:
             note(f"{place + 1} of {len(runs)}: {run.ref} {run.read().name}")
@@ -278,6 +286,11 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
     return code
 
 
+def _submit_elsewhere(runs: Sequence[Run]) -> None:
+    """What goes to a cluster is submitted whole, and followed one after the other."""
+    launch.start_all([run for run in runs if run.read().place != "local"])
+
+
 def _stays_behind(run: Run) -> bool:
     """Has it ended, or does it wait for a run that ended before its end?"""
     return run.status() not in ("queued", *LIVE) or awaited_parent(run) is not None
@@ -291,9 +304,10 @@ def _begun(run: Run) -> Run:
 def _leave_queue(runs: Sequence[Run]) -> None:
     """Take out of the queue what waits there, the last first: the supervisor would go on with it,
     and may have begun with one."""
-    for run in reversed(runs):
-        try:
-            if run.status() in ("queued", *LIVE):
-                launch.request(run, "stop")
-        except LmbenchError as error:
-            note(f"{run.ref}: {error.message}")
+    with interrupts_after():
+        for run in reversed(runs):
+            try:
+                if run.status() in ("queued", *LIVE):
+                    launch.request(run, "stop")
+            except LmbenchError as error:
+                note(f"{run.ref}: {error.message}")

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmbench.cli.flags import free_place
-from lmbench.cli.foreground import work_through
+from lmbench.cli.foreground import interrupts_after, work_through
 from lmbench.cli.output import Json, Yes, answer, confirm, console, note, print_json, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.cli.start_run import PlaceName
@@ -141,7 +141,8 @@ def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool
             # Between two runs.
             code = INTERRUPTED
         if code == INTERRUPTED:
-            control.stop(session)
+            with interrupts_after():
+                control.stop(session)
     if json or not detach:
         _show(sweep_status(session), json=json)
     else:
@@ -155,6 +156,7 @@ def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool
 def _follow(session: Session, *, json: bool) -> int:
     """Follow the runs of a sweep one after the other until none is left that will begin; gives the
     exit code. Ctrl-C stops the one at work."""
+    failed_before = _failed(session)
     code = 0
     while True:
         run = control.next_run(session)
@@ -163,13 +165,19 @@ def _follow(session: Session, *, json: bool) -> int:
             control.advance(session)
             run = control.next_run(session)
         if run is None:
-            return code
+            # On a cluster several are at work at once, of which one is followed.
+            return code or int(bool(_failed(session) - failed_before))
         if not json:
             note(f"{run.ref} {printable(run.read().name)}")
         _, failed = work_through(partial(_begun, run), json=json, document=False)
         if failed == INTERRUPTED:
             return failed
         code = code or min(failed, 1)
+
+
+def _failed(session: Session) -> set[str]:
+    made = control.made_runs(session).values()
+    return {run.ref for run in made if run.status() in ("failed", "lost")}
 
 
 def _begun(run: Run) -> Run:

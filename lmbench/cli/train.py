@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -162,7 +162,7 @@ def prune(
 
 def _of_seeds(
     session: Session, kind: Kind, config: TrainConfig, seeds: int, name: str | None, place: str
-) -> list[Run]:
+) -> Iterator[Run]:
     """Runs that differ in seed alone, from the seed of the settings on.
 
     Raises:
@@ -171,10 +171,9 @@ def _of_seeds(
     values = config.model_dump()
     first = config.seed
     each = [validate(type(config), {**values, "seed": first + n}) for n in range(seeds)]
-    return [
-        new_run(session, kind, one, name=named_with_seed(name, kind, one, one.seed), place=place)
-        for one in each
-    ]
+    for one in each:
+        called = named_with_seed(name, kind, one, one.seed)
+        yield new_run(session, kind, one, name=called, place=place)
 
 
 def _pruning_config(

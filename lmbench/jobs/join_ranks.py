@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from lmbench.config import TrainConfig
@@ -45,6 +46,11 @@ def join_ranks(run: Run) -> int:
     except RankError as error:
         # Its traceback has been printed.
         raise LmbenchError(str(error)) from None
+    except Exception as error:
+        # The launcher's own form of Ctrl-C.
+        if getattr(error, "sigval", None) == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise
     return node
 
 

@@ -21,7 +21,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.control_file import ask, asked
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, last_log_lines
 from lmbench.jobs.next_run import FolderQueue
-from lmbench.jobs.places import place_named
+from lmbench.jobs.places import check_place, place_named
 from lmbench.jobs.queue import is_queued
 from lmbench.session.attempts import fence_attempts, last_sign_of_life
 from lmbench.session.event_log import EventLog
@@ -98,12 +98,12 @@ def start_all(runs: Sequence[Run]) -> None:
 
 @contextmanager
 def all_or_none() -> Iterator[list[Run]]:
-    """A list for runs that are made and started together: where one cannot be, the others are
-    removed again but for those that are worked on by then."""
+    """A list for runs that are made and started together: where one cannot be, or Ctrl-C comes
+    between, the others are removed again but for those that are worked on by then."""
     runs: list[Run] = []
     try:
         yield runs
-    except (LmbenchError, OSError):
+    except (LmbenchError, OSError, KeyboardInterrupt):
         for run in reversed(runs):
             with suppress(LmbenchError, OSError):
                 if run.status() == "queued":
@@ -228,6 +228,7 @@ def resume(run: Run, *, queue: bool = True, place: str | None = None) -> None:
     Raises:
         LmbenchError: it is running, paused or finished.
     """
+    check_place(place or run.read().place, run.home)
     requeue(run, place)
     start(run, queue=queue)
 

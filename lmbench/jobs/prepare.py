@@ -155,6 +155,11 @@ def make_run(
     if isinstance(config, TrainConfig) and config.data is None:
         # Another may be the default by the time that the run begins, or goes on.
         config = config.model_copy(update={"data": default_corpus(session.home.path)})
+    if isinstance(config, TrainConfig) and config.teacher not in (None, PARENT):
+        # What is the newest run now, or has a name alone, may not be so when the run begins.
+        teacher = session.home.find_run(config.teacher, session.name)
+        named = teacher.ref if teacher.home == session.home else str(teacher.path)
+        config = config.model_copy(update={"teacher": named})
     files = own_files(config, session.home)
     return session.new_run(
         config,

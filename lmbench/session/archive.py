@@ -8,6 +8,7 @@ under its name only when all of it is there and its records can be read.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -101,7 +102,7 @@ def pack(session: Session, target: Path, *, replace: bool = False) -> Packed:
     """
     refuse_busy(session, "packed", queued=False)
     contents = list(_contents(session))
-    known = [(name, source) for name, source in contents if _KNOWN.fullmatch(name)]
+    known = [(n, source) for n, source in contents if source is not None and _KNOWN.fullmatch(n)]
     _refuse_alike([name for name, _ in known])
     try:
         with temporary_file(target) as (partial, file):
@@ -122,7 +123,8 @@ def pack(session: Session, target: Path, *, replace: bool = False) -> Packed:
         fsync_folder(target.parent)
     except OSError as error:
         raise LmbenchError(f"cannot be written: {error.strerror or error} ({target})") from None
-    left_out = tuple(name for name, _ in contents if not _KNOWN.fullmatch(name))
+    packed = {name for name, _ in known}
+    left_out = tuple(name for name, _ in contents if name not in packed)
     return Packed(target, target.stat().st_size, left_out)
 
 
@@ -138,15 +140,22 @@ def _refuse_alike(names: list[str]) -> None:
             )
 
 
-def _contents(session: Session) -> Iterator[tuple[str, Path | bytes]]:
-    """Each file that stays, under its name in the archive, in the order of the names."""
-    found: dict[str, Path | bytes] = {}
-    for path in files_in(session.path):
+def _contents(session: Session) -> Iterator[tuple[str, Path | bytes | None]]:
+    """Each file that stays, under its name in the archive, in the order of the names; None for
+    links, and for what lies in folders of runs that have no record. The folder of a run may be a
+    link itself."""
+    found: dict[str, Path | bytes | None] = {}
+    runs = session.runs()
+    names = {run.path.name for run in runs}
+    linked = [run.path for run in runs if run.path.is_symlink()]
+    for path in itertools.chain(files_in(session.path), *map(files_in, linked)):
         name = path.relative_to(session.path)
         passing = any(part.startswith(".") for part in name.parts) or name.name == "control"
-        if not passing and path.is_file() and not path.is_symlink():
-            found[name.as_posix()] = path
-    for run in session.runs():
+        if passing or path in linked or not (path.is_file() or path.is_symlink()):
+            continue
+        lost = name.parts[0] == "runs" and len(name.parts) > 2 and name.parts[1] not in names
+        found[name.as_posix()] = None if lost or path.is_symlink() else path
+    for run in runs:
         where = f"runs/{run.path.name}"
         resting = at_rest(run)
         if resting.status in LIVE:
@@ -154,7 +163,10 @@ def _contents(session: Session) -> Iterator[tuple[str, Path | bytes]]:
             # It has ended between the two looks.
             resting = at_rest(run)
         # Not from the file when it is written: the run may be resumed until then.
-        found[f"{where}/run.json"] = json_bytes(resting.model_dump(mode="json"))
+        document = resting.model_dump(mode="json")
+        # A folder may have been copied under another number.
+        document |= {"id": run.id, "kind": run.path.name.partition("-")[2]}
+        found[f"{where}/run.json"] = json_bytes(document)
         for which in ("last", "best"):
             folder = run.checkpoint(which)
             if folder is not None and folder.name != which:

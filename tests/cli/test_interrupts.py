@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from lmbench.cli import foreground, start_run
 from lmbench.cli import run as lmbench
-from lmbench.cli import start_run
 from lmbench.jobs import launch
 from lmbench.session import Home
 
@@ -84,6 +84,34 @@ def test_as_a_run_is_made_and_started_it_stops_that_run(
     [run] = trained.session(f"{what}-{after}").runs()
     assert run.status() == "stopped"
     assert "stopping: " in capsys.readouterr().err
+
+
+def test_one_that_comes_while_the_run_is_asked_to_stop_waits_for_that(
+    trained: Home, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[str] = []
+
+    def request(_run: object, what: str) -> None:
+        calls.append(f"{what} begins")
+        if what == "stop":
+            os.kill(os.getpid(), signal.SIGINT)
+        calls.append(f"{what} ends")
+
+    monkeypatch.setattr(launch, "request", request)
+    with foreground._Interrupts() as interrupts:
+        interrupts.concern(trained.find_run("1"))
+        os.kill(os.getpid(), signal.SIGINT)
+    assert calls == ["stop begins", "stop ends", "kill begins", "kill ends"]
+
+
+def test_seeds_that_are_being_made_are_removed_again(
+    trained: Home, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+):
+    monkeypatch.setenv("LMBENCH_HOME", str(trained.path))
+    monkeypatch.setattr(start_run, "make_run", interrupted(start_run.make_run, after=True))
+    command = ["train", "--data", "tiny", "--seeds", "3", "--detach", "--session", "seeds"]
+    assert lmbench(command) == 130
+    assert trained.session("seeds").runs() == []
 
 
 def test_elsewhere_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture):

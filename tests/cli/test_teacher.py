@@ -52,6 +52,15 @@ def test_a_smaller_student_learns_from_a_run(home: Home, capsys: Capture) -> Non
     assert taught["valid_ppl"] == pytest.approx(alone["valid_ppl"], rel=0.5)
 
 
+def test_a_teacher_is_the_run_that_was_meant_when_the_student_was_made(
+    home: Home, capsys: Capture
+) -> None:
+    newest = home.session("default").runs()[-1].ref
+    taught = answer(capsys, "train", "--data", "tiny", *SMALL, "--teacher", "@")
+    assert taught["status"] == "finished"
+    assert taught["config"]["teacher"] == newest
+
+
 def test_a_dense_parent_teaches_its_quantized_training(home: Home, capsys: Capture) -> None:
     Path("four.yaml").write_text(quantizing_schedule(1), encoding="utf-8")
     flags = ("--schedule", "four.yaml", "--epochs", "1", "--threads", "1", "--lr", "0.5")

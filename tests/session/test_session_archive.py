@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import zipfile
 import zlib
@@ -124,11 +125,38 @@ def test_a_live_run_keeps_its_session_from_being_packed(session: Session, tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["home"]
 
 
+def test_a_run_whose_folder_is_a_link_is_packed_whole_and_other_links_are_named(
+    session: Session, tmp_path: Path
+) -> None:
+    run = session.runs()[0].path
+    run.rename(tmp_path / "elsewhere")
+    run.symlink_to(tmp_path / "elsewhere")
+    link = session.path / "schedules" / "linked.yaml"
+    link.symlink_to(session.path / "schedules" / "my own.yaml")
+    packed = pack(session, tmp_path / "s.lmbench")
+    assert packed.left_out == ("schedules/linked.yaml",)
+    made = unpack(packed.path, Home(tmp_path / "other"))
+    weights = "last/model.safetensors"
+    assert (made.runs()[0].path / weights).read_bytes() == (run / weights).read_bytes()
+
+
+def test_what_is_packed_can_be_unpacked_whatever_folders_of_runs_there_are(
+    session: Session, tmp_path: Path
+) -> None:
+    shutil.copytree(session.runs()[0].path, session.runs_path / "007-train")
+    (session.runs_path / "008-train").mkdir()
+    (session.runs_path / "008-train" / "log.txt").touch()
+    packed = pack(session, tmp_path / "s.lmbench")
+    assert packed.left_out == ("runs/008-train/log.txt",)
+    made = unpack(packed.path, Home(tmp_path / "other"))
+    assert [(run.id, run.read().id) for run in made.runs()] == [(1, 1), (2, 2), (7, 7)]
+
+
 def test_what_no_session_holds_is_left_out_and_named(session: Session, tmp_path: Path) -> None:
     (session.path / "thesis.docx").write_text("x")
     (session.path / "evil").symlink_to("/etc/passwd")
     packed = pack(session, tmp_path / "mine.lmbench")
-    assert packed.left_out == ("thesis.docx",)
+    assert packed.left_out == ("evil", "thesis.docx")
     made = unpack(packed.path, Home(tmp_path / "elsewhere"))
     assert not {"thesis.docx", "evil"} & {p.name for p in made.path.iterdir()}
 

@@ -75,7 +75,7 @@ class Slurm(Place):
         before: list[str] = []
         for stage in _stages(waiting):
             parts = [stage[i : i + _LARGEST_ARRAY] for i in range(0, len(stage), _LARGEST_ARRAY)]
-            before = [_submit_array(part, settings, before) for part in parts]
+            before = [_submit_array(part, settings, [*before, *_awaited(part)]) for part in parts]
         self._asked = -_ASK_S
 
     def poll(self, runs: Sequence[Run]) -> None:
@@ -85,7 +85,10 @@ class Slurm(Place):
         if time.monotonic() - self._asked >= _ASK_S:
             # Waits its turn after a failure, too: a controller that is busy is left alone.
             self._asked = time.monotonic()
-            listed = _call("squeue", "--noheader", "--me", "--array", "--format=%i")
+            try:
+                listed = _call("squeue", "--noheader", "--me", "--array", "--format=%i")
+            except LmbenchError:
+                return
             self._jobs = frozenset(listed.split())
             for run, job in submitted.items():
                 if job not in self._jobs:
@@ -127,6 +130,13 @@ def _stages(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         stages[depths[run.ref]].append(run)
     return stages
+
+
+def _awaited(runs: Sequence[Run]) -> list[str]:
+    """The jobs, submitted earlier, of runs that these start from."""
+    parents = {run.home.run_of(run.read().parent or "") for run in runs}
+    records = [parent.read() for parent in parents if parent is not None]
+    return sorted({r.job for r in records if r.job and r.status in ("queued", *LIVE)})
 
 
 def _submit_array(runs: Sequence[Run], settings: SlurmSettings, before: Sequence[str]) -> str:

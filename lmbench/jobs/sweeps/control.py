@@ -29,7 +29,7 @@ from lmbench.jobs.sweeps.kept_file import (
 )
 from lmbench.jobs.sweeps.making import alone, make_missing, make_missing_alone
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun, planned_runs, stand_in
-from lmbench.jobs.sweeps.proposals import proposals_path
+from lmbench.jobs.sweeps.proposals import hold_proposals, proposals_path
 from lmbench.jobs.sweeps.sweep_file import parse_sweep, read_text
 from lmbench.jobs.sweeps.tpe import refuse_without_optuna
 from lmbench.report.numbers import plural
@@ -116,7 +116,13 @@ def start(prepared: Prepared, home: Home, place: str = "local") -> tuple[Session
             line = f"its runs are there already, for place {others.pop()}; leave it out"
             raise LmbenchError(f"--place {place}: session '{session.name}': {line}")
         keep(session, sweep, prepared.folder)
-        make_missing_alone(session, place)
+        try:
+            make_missing_alone(session, place)
+        except KeyboardInterrupt:
+            # Those that are made would begin with the next run of any kind.
+            stop(session)
+            raise
+    hold_proposals(session, False)
     advance(session)
     return session, list(made_runs(session).values())
 
@@ -158,6 +164,7 @@ def resume(session: Session, *, failed: bool) -> list[Run]:
         LmbenchError: the session has no sweep, or its runs are being made by another process.
     """
     make_missing(session)
+    hold_proposals(session, False)
     advance(session)
     runs = list(made_runs(session).values())
     requeue(runs, failed=failed)
@@ -189,7 +196,9 @@ def stop(session: Session) -> int:
     Raises:
         LmbenchError: the session has no sweep.
     """
-    if sweep_of(session).search != "tpe":
+    if sweep_of(session).search == "tpe":
+        hold_proposals(session, True)
+    else:
         # What is promoted already would be queued when the run at work has ended.
         with suppress(LmbenchError):
             advance(session)

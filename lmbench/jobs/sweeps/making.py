@@ -12,7 +12,7 @@ from lmbench.jobs.sweeps.kept_file import made_records
 from lmbench.jobs.sweeps.plan import planned_runs
 from lmbench.jobs.sweeps.proposals import kept_plan
 from lmbench.session.files import try_lock
-from lmbench.session.store import Run, Session
+from lmbench.session.store import LIVE, Run, Session
 
 __all__ = ["alone", "make_missing", "make_missing_alone"]
 
@@ -49,7 +49,16 @@ def make_missing_alone(session: Session, place: str = "local") -> list[Run]:
     if any(point.key not in made for point in plan.points):
         for one in planned_runs(plan, session.path, session.home, session.name):
             key, before = one.point.key, one.point.parent
+            parent = one.source if before is None else made[plan.points[before].key]
             if key not in made:
-                parent = one.source if before is None else made[plan.points[before].key]
                 made[key] = make_step(session, one.step, parent, point=key, place=place)
+            elif parent is not None:
+                _start_from(made[key], parent)
     return [made[point.key] for point in plan.points]
+
+
+def _start_from(run: Run, parent: Run) -> None:
+    """A run that has not begun starts from what is made now in the place of a deleted parent."""
+    record = run.read()
+    if record.started is None and record.status not in LIVE and record.parent != parent.ref:
+        run.update(parent=parent.ref)

@@ -6,6 +6,7 @@ No torch here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,10 +16,10 @@ from lmbench.jobs.sweeps.kept_file import Made, made_records, sweep_of
 from lmbench.jobs.sweeps.plan import Combination, Plan, plan_of, planned_runs
 from lmbench.jobs.sweeps.sweep_file import Sweep
 from lmbench.jobs.sweeps.tpe import propose
-from lmbench.session.files import read_json, write_json
+from lmbench.session.files import locked, read_json, write_json
 from lmbench.session.store import RunRecord, Session
 
-__all__ = ["add_proposal", "kept_plan", "proposals_path", "to_propose"]
+__all__ = ["add_proposal", "hold_proposals", "kept_plan", "proposals_path", "to_propose"]
 
 _SIZES = frozenset({"compress", "emsize", "model", "nhid", "nlayers", "tied", "projection"})
 """Settings of a training that change the size of its model, as those of a quantization do."""
@@ -61,6 +62,25 @@ def _proposals(session: Session, sweep: Sweep) -> list[Combination]:
     return [tuple(given) for given in found]
 
 
+def hold_proposals(session: Session, hold: bool) -> None:
+    """Have a search by TPE propose nothing more, or go on proposing."""
+    sweep, path = sweep_of(session), proposals_path(session)
+    if sweep.search != "tpe" or not (hold or path.is_file()):
+        return
+    with locked(session.path / ".advance.lock"):
+        _write(session, _proposals(session, sweep), held=hold)
+
+
+def _write(session: Session, proposals: Sequence[Combination], *, held: bool = False) -> None:
+    document = {"version": _VERSION, "proposals": [list(one) for one in proposals]}
+    write_json(proposals_path(session), document | ({"held": True} if held else {}))
+
+
+def _are_held(session: Session) -> bool:
+    path = proposals_path(session)
+    return path.is_file() and read_json(path, version=_VERSION).get("held") is True
+
+
 def to_propose(plan: Plan) -> int:
     """How many combinations are still to be proposed; 0 where all runs are known beforehand."""
     sweep = plan.sweep
@@ -79,7 +99,7 @@ def add_proposal(session: Session) -> None:
         point.key in made and made[point.key][1].status in ("finished", "failed")
         for point in plan.points
     )
-    if not ended or to_propose(plan) <= 0:
+    if not ended or to_propose(plan) <= 0 or _are_held(session):
         return
 
     def fits(combination: Combination) -> bool:
@@ -94,8 +114,7 @@ def add_proposal(session: Session) -> None:
     proposed = propose([values for _, _, values in plan.axes], results, plan.sweep.seed, fits)
     if proposed is None:
         return
-    proposals = [*map(list, plan.proposals), list(proposed)]
-    write_json(proposals_path(session), {"version": _VERSION, "proposals": proposals})
+    _write(session, [*plan.proposals, proposed])
 
 
 def _objectives(plan: Plan, combination: Combination, made: Made) -> tuple[float, ...] | None:

@@ -14,6 +14,7 @@ from jobs_world import World
 from sweep_world import write_sweep
 
 from lmbench.cli import run as lmbench
+from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import PLACES, slurm_task
@@ -142,6 +143,49 @@ def test_one_call_of_squeue_tells_of_all_and_not_again_at_once(
     assert gone.status() == "failed"
     assert "its Slurm job 17_0 ended before the run began" in gone.read().reason
     assert waits.status() == "queued"
+
+
+def test_a_squeue_that_fails_is_asked_again_later(fake: FakeSlurm, world: World) -> None:
+    run = sent(world)
+    launch.start(run)
+    (fake.folder / "bin" / "squeue").write_text("#!/bin/bash\necho timed out >&2\nexit 1\n")
+    PLACES["slurm"].poll([run])
+    assert run.status() == "queued"
+
+
+def test_a_child_waits_for_a_parent_that_was_submitted_earlier(
+    fake: FakeSlurm, world: World
+) -> None:
+    parent, ended = sent(world), sent(world)
+    launch.start_all([parent, ended])
+    ended.update(status="finished")
+    children = [world.run(parent=one, place="slurm", point="p") for one in (parent, ended)]
+    launch.start_all(children)
+    [call] = [call for call in fake.calls()[2:] if call.startswith("sbatch")]
+    assert "--dependency=afterany:17_0 " in f"{call} "
+
+
+def test_a_refused_submission_leaves_no_run_and_a_stopped_one_as_it_was(
+    fake: FakeSlurm,
+    sweep_home: Home,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refuses = "#!/bin/bash\necho invalid account >&2\nexit 1\n"
+    (fake.folder / "bin" / "sbatch").write_text(refuses)
+    small = ["--data", "tiny", "--place", "slurm", "--session", "refused", "--detach"]
+    for more in ([], ["--seeds", "2"]):
+        assert lmbench(["train", *small, *more]) == 2
+        assert "sbatch: invalid account" in capfd.readouterr().err
+    session = sweep_home.session("refused")
+    assert session.runs() == []
+    run = session.new_run(TrainConfig(data="tiny"), "train", place="slurm")
+    run.update(status="stopped", reason="by hand")
+    monkeypatch.setenv("PATH", "/nowhere")
+    for command in (["runs", "resume", run.ref], ["train", "--resume", run.ref]):
+        assert lmbench(command) == 2
+        assert "there is no Slurm here" in capfd.readouterr().err
+    assert (run.status(), run.read().reason) == ("stopped", "by hand")
 
 
 def test_a_queued_run_is_taken_back_and_can_be_submitted_again(

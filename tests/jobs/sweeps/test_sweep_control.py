@@ -7,19 +7,22 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sweep_world import SWEEP, start_sweep, write_sweep
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.jobs.sweeps import control
+from lmbench.jobs.chains import make_step
+from lmbench.jobs.sweeps import control, making
 from lmbench.jobs.sweeps.kept_file import kept_files, kept_path
 from lmbench.jobs.sweeps.making import alone
 from lmbench.jobs.sweeps.status import sweep_status
 from lmbench.report.seeds import Spread, spread_of
-from lmbench.session import Home, Session
+from lmbench.session import Home, Run, Session
 from lmbench.session.archive import pack, unpack
+from lmbench.session.manage import delete_run
 from lmbench.session.store import Corpus
 
 KILLED_AT_A_RENAME = """
@@ -189,6 +192,40 @@ def test_stop_empties_the_queue_and_resume_fills_it(sweep_home: Home) -> None:
     assert [run.status() for run in runs] == ["finished", "failed", *["queued"] * 4]
     assert control.requeue(runs, failed=True) == 1
     assert runs[1].status() == "queued"
+
+
+def test_runs_start_from_what_is_made_in_the_place_of_a_deleted_one(sweep_home: Home) -> None:
+    session, _ = start_sweep(sweep_home)
+    control.stop(session)
+    made = control.made_runs(session)
+    children = {run.read().parent: key for key, run in made.items() if run.read().parent}
+    [gone] = [key for key, run in made.items() if run.ref in children][:1]
+    lost = made[gone].ref
+    delete_run(made[gone])
+    control.resume(session, failed=False)
+    again = control.made_runs(session)
+    assert again[gone].ref != lost
+    parents = {run.read().parent for run in again.values()}
+    assert lost not in parents
+    assert again[gone].ref in parents
+
+
+def test_ctrl_c_as_runs_are_made_leaves_none_of_them_queued(
+    sweep_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def interrupted(*arguments: Any, **named: Any) -> Run:
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(named["point"])
+        return make_step(*arguments, **named)
+
+    monkeypatch.setattr(making, "make_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start_sweep(sweep_home)
+    [session] = sweep_home.sessions()
+    assert [run.status() for run in session.runs()] == ["stopped"] * 3
 
 
 def test_a_sweep_whose_rungs_cannot_be_judged_is_stopped_all_the_same(

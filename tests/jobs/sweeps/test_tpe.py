@@ -148,6 +148,19 @@ def test_a_search_that_is_interrupted_goes_on_to_the_same_proposals(
 
 
 @needs_optuna
+def test_a_stopped_search_proposes_nothing_until_it_is_resumed(sweep_home: Home) -> None:
+    session = started(sweep_home)
+    for run in session.runs():
+        finish(run)
+    # Between the end of the last run and what is proposed after it.
+    assert control.stop(session) == 0
+    control.advance(session)
+    assert len(kept_plan(session).proposals) == 1
+    assert len(control.resume(session, failed=False)) > 4
+    assert len(kept_plan(session).proposals) == 2
+
+
+@needs_optuna
 def test_a_run_that_was_deleted_is_not_made_again_when_another_ends(sweep_home: Home) -> None:
     session = started(sweep_home)
     first, second = session.runs()[:2]
