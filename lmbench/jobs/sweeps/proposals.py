@@ -37,13 +37,14 @@ def kept_plan(session: Session) -> Plan:
         LmbenchError: it has no sweep, or what is kept of it is damaged.
     """
     sweep = sweep_of(session)
-    return plan_of(sweep, _proposals(session, sweep))
+    return plan_of(sweep, _proposals(session, sweep)[0])
 
 
-def _proposals(session: Session, sweep: Sweep) -> list[Combination]:
+def _proposals(session: Session, sweep: Sweep) -> tuple[list[Combination], bool]:
+    """What was proposed, and whether nothing more is to be, since the sweep was stopped."""
     path = proposals_path(session)
     if sweep.search != "tpe" or not path.is_file():
-        return []
+        return [], False
     lengths = [len(values) for stage in sweep.stages for values in stage.axes.values()]
 
     def is_one(given: Any) -> bool:
@@ -56,10 +57,11 @@ def _proposals(session: Session, sweep: Sweep) -> list[Combination]:
             )
         )
 
-    found = read_json(path, version=_VERSION).get("proposals")
+    document = read_json(path, version=_VERSION)
+    found = document.get("proposals")
     if not isinstance(found, list) or not all(map(is_one, found)):
         raise LmbenchError(f"{path}: field 'proposals': are not combinations of the sweep's axes")
-    return [tuple(given) for given in found]
+    return [tuple(given) for given in found], document.get("held") is True
 
 
 def hold_proposals(session: Session, hold: bool) -> None:
@@ -68,17 +70,12 @@ def hold_proposals(session: Session, hold: bool) -> None:
     if sweep.search != "tpe" or not (hold or path.is_file()):
         return
     with locked(session.path / ".advance.lock"):
-        _write(session, _proposals(session, sweep), held=hold)
+        _write(session, _proposals(session, sweep)[0], held=hold)
 
 
 def _write(session: Session, proposals: Sequence[Combination], *, held: bool = False) -> None:
     document = {"version": _VERSION, "proposals": [list(one) for one in proposals]}
     write_json(proposals_path(session), document | ({"held": True} if held else {}))
-
-
-def _are_held(session: Session) -> bool:
-    path = proposals_path(session)
-    return path.is_file() and read_json(path, version=_VERSION).get("held") is True
 
 
 def to_propose(plan: Plan) -> int:
@@ -93,13 +90,15 @@ def add_proposal(session: Session) -> None:
     Raises:
         LmbenchError: the sweep cannot be read, or Optuna is not installed.
     """
-    plan = kept_plan(session)
+    sweep = sweep_of(session)
+    proposals, held = _proposals(session, sweep)
+    plan = plan_of(sweep, proposals)
     made = made_records(session)
     ended = all(
         point.key in made and made[point.key][1].status in ("finished", "failed")
         for point in plan.points
     )
-    if not ended or to_propose(plan) <= 0 or _are_held(session):
+    if not ended or to_propose(plan) <= 0 or held:
         return
 
     def fits(combination: Combination) -> bool:
