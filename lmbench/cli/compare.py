@@ -63,8 +63,8 @@ def compare(
     this machine.
 
     Args:
-        runs: the runs (SESSION/3, 3, @, paths); left out: all of the session that have
-            a model, or had one.
+        runs: the runs (SESSION/3, 3, @, paths); left out: all of the session that have a
+            model, or had one.
     """
     if json:
         refuse_flags("--json is a format of its own", format=format != "table")

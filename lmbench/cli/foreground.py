@@ -103,18 +103,19 @@ class _Interrupts:
         """From now on Ctrl-C means this run, and so does one that came before."""
         self._run = run
         if self.count:
-            self._stop(run)
+            self._ask(run)
 
     def _caught(self, _signum: int, _frame: FrameType | None) -> None:
         self.count += 1
-        # One that comes while the run is being asked would wait for its lock, which is held below.
-        if self._run is None or self._asking:
-            return
-        self._asking = True
-        asked = 0
+        # While the run is being asked, another would wait for its lock, which is held below.
+        if self._run is not None and not self._asking:
+            self._ask(self._run)
+
+    def _ask(self, run: Run) -> None:
+        self._asking, asked = True, 0
         while asked < self.count:
             asked = self.count
-            self._stop(self._run)
+            self._stop(run)
         self._asking = False
 
     def _stop(self, run: Run) -> None:

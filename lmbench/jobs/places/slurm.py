@@ -75,7 +75,9 @@ class Slurm(Place):
         before: list[str] = []
         for stage in _stages(waiting):
             parts = [stage[i : i + _LARGEST_ARRAY] for i in range(0, len(stage), _LARGEST_ARRAY)]
-            before = [_submit_array(part, settings, [*before, *_awaited(part)]) for part in parts]
+            before = [
+                _submit_array(part, settings, [*before, *_awaited(part, waiting)]) for part in parts
+            ]
         self._asked = -_ASK_S
 
     def poll(self, runs: Sequence[Run]) -> None:
@@ -132,9 +134,9 @@ def _stages(runs: Sequence[Run]) -> list[list[Run]]:
     return stages
 
 
-def _awaited(runs: Sequence[Run]) -> list[str]:
-    """The jobs, submitted earlier, of runs that these start from."""
-    parents = {run.home.run_of(run.read().parent or "") for run in runs}
+def _awaited(runs: Sequence[Run], submitted: Sequence[Run]) -> list[str]:
+    """The jobs of runs that these start from, but for those that are submitted with them."""
+    parents = {run.home.run_of(run.read().parent or "") for run in runs} - set(submitted)
     records = [parent.read() for parent in parents if parent is not None]
     return sorted({r.job for r in records if r.job and r.status in ("queued", *LIVE)})
 

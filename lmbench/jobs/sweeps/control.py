@@ -16,6 +16,7 @@ from typing import Literal
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
+from lmbench.jobs.places import check_place
 from lmbench.jobs.queue import awaited_parent
 from lmbench.jobs.sweeps.advance import advance
 from lmbench.jobs.sweeps.checking import check_runs
@@ -161,8 +162,11 @@ def resume(session: Session, *, failed: bool) -> list[Run]:
     them, for `begin`.
 
     Raises:
-        LmbenchError: the session has no sweep, or its runs are being made by another process.
+        LmbenchError: the session has no sweep, its runs are being made by another process, or
+            cannot be sent from here to where they are worked on.
     """
+    for place in {record.place for _, record in made_records(session).values()}:
+        check_place(place, session.home)
     make_missing(session)
     hold_proposals(session, False)
     advance(session)

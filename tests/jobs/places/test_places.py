@@ -113,7 +113,7 @@ def test_a_stage_is_an_array_that_waits_for_the_one_before(fake: FakeSlurm, worl
     asked = {"--array=0-1", "--hold", "--requeue", "--partition=p", "--account=a", "--gres=gpu:2"}
     assert asked | {"--time=1-12"} <= set(one.split())
     assert released == "scontrol release 17"
-    assert "--dependency=afterany:17" in two
+    assert "--dependency=afterany:17 " in f"{two} "
     assert "--array=0-0" in two
     assert [run.read().job for run in (first, second, child)] == ["17_0", "17_1", "17_0"]
     script = (fake.folder / "scripts").read_text()
