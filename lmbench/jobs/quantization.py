@@ -68,6 +68,9 @@ def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettin
         kept = {k: v for k, v in base.overrides.items() if k not in own}
         entries = {**base.to_dict(), **_changes(config), "overrides": own | kept}
         settings = QuantSettings.from_dict(entries)
+        # Of single modules only the engine knows which are clipped at all.
+        settings.base.clip_acts.check_width(settings.base.bits_activations)
+        settings.base.clip_weights.check_width(settings.base.bits_weights)
     except QuantizationError as error:
         raise LmbenchError(str(error)) from None
     _refuse_idle(config, settings)
