@@ -129,11 +129,17 @@ class ClipMode(Enum):
         """Whether it needs the values, or their histogram, and not only moments."""
         return self in (ClipMode.MSE, ClipMode.PERCENTILE, ClipMode.KL)
 
+    def has_width(self, num_bits: int | None) -> bool:
+        """Has it a range for so many bits? The best clipping of two is tabulated."""
+        tabulated = self in (ClipMode.GAUSS, ClipMode.LAPLACE)
+        return not tabulated or (num_bits or 0) <= _TABULATED
+
     def check_width(self, num_bits: int | None) -> None:
         """Raises QuantizationError for a width that it has no range for."""
-        if self in (ClipMode.GAUSS, ClipMode.LAPLACE) and (num_bits or 0) > _TABULATED:
+        if not self.has_width(num_bits):
             raise QuantizationError(
-                f"clip mode {self.name} is tabulated up to 8 bits, not {num_bits}: use MSE"
+                f"clip mode {self.name} is tabulated up to {_TABULATED} bits, "
+                f"not {num_bits}: use MSE"
             )
 
 

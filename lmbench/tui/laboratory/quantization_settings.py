@@ -31,8 +31,6 @@ Settings = Mapping[str, Any]
 
 PRECISIONS = ("int8", "int6", "int4", "code3", "code2", "fp16", "bf16", "fp32")
 CLIPS = tuple(clip.name for clip in ClipMode)
-# The best clipping of these is tabulated, up to so many bits.
-_TABULATED, _TABULATED_BITS = ("GAUSS", "LAPLACE"), 8
 # The columns that share a code's scales where not whole rows do, as in the preset `int4-weights`.
 _CODE_GROUP = 64
 # What N_STD keeps where it is chosen here.
@@ -190,7 +188,7 @@ def _next_clip(now: InForce, everywhere: bool) -> dict[str, Any]:
 
 def _can_have(clip: str, now: InForce) -> bool:
     """Is there such a clip mode for so many bits?"""
-    return clip not in _TABULATED or (now.settings.bits_activations or 0) <= _TABULATED_BITS
+    return ClipMode[clip].has_width(now.settings.bits_activations)
 
 
 def _next_channels(now: InForce, everywhere: bool) -> dict[str, Any]:
