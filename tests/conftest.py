@@ -120,3 +120,5 @@ def forked_workers(forking: Forking) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lmbench.jobs.places.local.subprocess", forking)
         yield
+    left = forking.end_what_is_left()
+    assert not left, f"runs that would go on beside the tests that follow: {left}"

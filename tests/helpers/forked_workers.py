@@ -20,6 +20,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NoReturn
@@ -34,6 +35,7 @@ LOADED = (
     *(f"lmbench.jobs.kinds.{kind}" for kind in KINDS),
 )
 REQUEST_BYTES = 128 * 1024
+SECONDS_TO_END = 20
 
 
 class Supervisor:
@@ -42,13 +44,13 @@ class Supervisor:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         try:
-            self._process = psutil.Process(pid)
+            self.process = psutil.Process(pid)
         except psutil.NoSuchProcess:
-            self._process = None
+            self.process = None
 
     def poll(self) -> int | None:
         """0 for any end: the process that forked it was told how, not this one."""
-        return None if self._process is not None and self._process.is_running() else 0
+        return None if self.process is not None and self.process.is_running() else 0
 
 
 class Forking:
@@ -57,6 +59,7 @@ class Forking:
     DEVNULL = subprocess.DEVNULL
 
     def __init__(self) -> None:
+        self._started: list[tuple[psutil.Process, str]] = []
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -80,7 +83,21 @@ class Forking:
         arguments = command[command.index("-m") + 2 :]
         request = json.dumps({"arguments": arguments, "cwd": str(cwd), "env": env}).encode()
         socket.send_fds(self._socket, [request], [stdout.fileno()])
-        return Supervisor(int(self._socket.recv(20)))
+        supervisor = Supervisor(int(self._socket.recv(20)))
+        if supervisor.process is not None:
+            self._started.append((supervisor.process, stdout.name))
+        return supervisor
+
+    def end_what_is_left(self) -> list[str]:
+        """Kill supervisors that do not end by themselves, with their workers; gives their logs."""
+        names = dict(self._started)
+        self._started.clear()
+        _, left = psutil.wait_procs(list(names), timeout=SECONDS_TO_END)
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                for one in (process, *process.children(recursive=True)):
+                    one.kill()
+        return [names[process] for process in left]
 
     def close(self) -> None:
         self._socket.close()
