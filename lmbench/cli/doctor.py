@@ -19,16 +19,17 @@ __all__ = ["doctor"]
 def doctor(config: TrainConfig, *, json: Json = False) -> None:
     """What this machine has, and what would make a training with these settings faster."""
     from lmbench.jobs.places import PLACES
-    from lmbench.training.doctor import Finding, advice, examine
+    from lmbench.training.doctor import Finding, advice, bf16_speedup, examine
 
     found = Home.find()
     home = found.path
-    findings = examine(home)
+    speedup = bf16_speedup()
+    findings = examine(home, speedup)
     for place in PLACES.values():
         refusal = place.refusal(found)
         value = refusal or place.describe()
         findings.append(Finding(f"place {place.name}", value, None if refusal else True))
-    lines = advice(home, config)
+    lines = advice(home, config, speedup)
     if json:
         print_json({"findings": [asdict(finding) for finding in findings], "advice": lines})
         return

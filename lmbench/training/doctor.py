@@ -17,13 +17,11 @@ from lmbench.deploy.native import why_unavailable
 from lmbench.report.numbers import size
 from lmbench.session.shared_folder import file_system, is_shared, problem_with
 from lmbench.training import cpu_info, native
-from lmbench.training.precision import measure_speedup
+from lmbench.training.precision import WORTH, measure_speedup
 from lmbench.training.process_setup import usable_cores
 
-__all__ = ["Finding", "advice", "examine"]
+__all__ = ["Finding", "advice", "bf16_speedup", "examine"]
 
-# A bf16 product that is this much faster is worth its rounding (`choose_precision`).
-_WORTH = 1.3
 # How wide a layer may be for cuDNN's small persistent kernels, forward and backward: the limits by
 # which torch chooses (`use_rnn_persist_small_h` in ATen/native/cudnn/RNN.cpp). The large ones it
 # takes for single layers in fp16 alone, which nothing here trains.
@@ -41,16 +39,24 @@ class Finding:
     good: bool | None = None
 
 
-def examine(home: Path) -> list[Finding]:
-    """Python, torch, devices, threads, memory, compiled kernels, terminal and corpora."""
+def bf16_speedup() -> float:
+    """How many times as fast as in fp32 the CPU multiplies in bf16; measured anew."""
+    return measure_speedup(torch.device("cpu"))
+
+
+def examine(home: Path, speedup: float) -> list[Finding]:
+    """Python, torch, devices, threads, memory, compiled kernels, terminal and corpora.
+
+    Args:
+        speedup: of bf16 on the CPU (`bf16_speedup`).
+    """
     memory = psutil.virtual_memory()
-    speedup = measure_speedup(torch.device("cpu"))
     found = [
         Finding("Python", platform.python_version(), True),
         Finding("torch", torch.__version__, True),
         Finding("processor", f"{cpu_info.name()}, {torch.backends.cpu.get_cpu_capability()}"),
         Finding("threads", f"{usable_cores()} of {os.cpu_count()} logical cores"),
-        Finding("bf16 on CPU", f"{speedup:.1f} times fp32's products", speedup >= _WORTH),
+        Finding("bf16 on CPU", f"{speedup:.1f} times fp32's products", speedup >= WORTH),
         Finding("memory", f"{size(memory.available)} of {size(memory.total)} free"),
     ]
     found += _gpus()
@@ -115,12 +121,16 @@ def _terminal() -> Finding:
     return Finding("terminal", f"{size}, {colours}{plain}", good)
 
 
-def advice(home: Path, config: TrainConfig) -> list[str]:
-    """What would make training faster here, most first; sizes that just miss a fast kernel."""
+def advice(home: Path, config: TrainConfig, speedup: float) -> list[str]:
+    """What would make training faster here, most first; sizes that just miss a fast kernel.
+
+    Args:
+        speedup: of bf16 on the CPU (`bf16_speedup`).
+    """
     lines = []
     if torch.cuda.is_available():
         lines += _cuda_advice(config)
-    elif measure_speedup(torch.device("cpu")) < _WORTH:
+    elif speedup < WORTH:
         lines.append("this CPU gains nothing from bf16: a GPU, or a smaller vocabulary, would help")
         fits = config.precision in ("auto", "fp32") and not config.gradient_samples
         if fits and native.best() == "avx2" and not native.why_not("avx2"):

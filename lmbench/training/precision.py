@@ -12,16 +12,18 @@ import torch
 from lmbench.session.remembered import recall, remember
 from lmbench.training import cpu_info, decoder_products
 
-__all__ = ["Precision", "choose_precision", "measure_speedup"]
+__all__ = ["WORTH", "Precision", "choose_precision", "measure_speedup"]
 
 Precision = Literal["fp32", "bf16"]
 
-# How much faster bf16's products must be to be worth its rounding.
-_WORTH = 1.3
+WORTH = 1.3
+"""How much faster bf16's products must be to be worth its rounding."""
 
 # Of the decoder's product at the default size a few columns are enough to tell the two apart.
 _ROWS, _WIDTH, _WORDS = 700, 200, 4096
 _REPEATS = 9
+# Where a product takes so long, one look at each tells them apart.
+_ENOUGH_SECONDS = 0.25
 
 
 def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
@@ -38,7 +40,7 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
     if not isinstance(speedup, int | float):
         speedup = round(measure_speedup(device), 2)
         remember("precision", key, speedup)
-    return "bf16" if speedup >= _WORTH else "fp32"
+    return "bf16" if speedup >= WORTH else "fp32"
 
 
 def machine_key(device: torch.device) -> str:
@@ -61,7 +63,8 @@ def _processor() -> str:
 
 
 def measure_speedup(device: torch.device) -> float:
-    """How many times as fast a decoder's product is in bf16 as in fp32; takes some 50 ms."""
+    """How many times as fast a decoder's product is in bf16 as in fp32; takes some 50 ms, and half
+    a second on a processor that has to emulate bf16."""
     # Numbers of its own: a run is seeded before it asks, and must not depend on who asked first.
     generator = torch.Generator(device).manual_seed(0)
     hidden = torch.randn(_ROWS, _WIDTH, device=device, generator=generator)
@@ -84,6 +87,7 @@ def measure_speedup(device: torch.device) -> float:
 def _best_times(works: tuple[Callable[[], None], ...], device: torch.device) -> list[float]:
     """The shortest time of each, taken in turns: what other processes take is left out."""
     best = [float("inf")] * len(works)
+    first = time.perf_counter()
     for repeat in range(_REPEATS + 1):
         for at, work in enumerate(works):
             began = time.perf_counter()
@@ -92,6 +96,8 @@ def _best_times(works: tuple[Callable[[], None], ...], device: torch.device) -> 
             # The first round only wakes the libraries.
             if repeat:
                 best[at] = min(best[at], time.perf_counter() - began)
+        if repeat and time.perf_counter() - first > _ENOUGH_SECONDS:
+            break
     return best
 
 

@@ -33,7 +33,7 @@ def test_a_width_that_just_misses_the_fast_kernels_of_its_cell_is_told(
 
     def told(nhid: int) -> list[str]:
         config = validate(TrainConfig, {"model": model, "nhid": nhid, "emsize": nhid})
-        return [line for line in advice(tmp_path, config) if "persistent" in line]
+        return [line for line in advice(tmp_path, config, 0.5) if "persistent" in line]
 
     assert not told(fits)
     assert not told(far)
@@ -58,10 +58,9 @@ def test_a_sampled_gradient_is_advised_where_it_saves_time(
     monkeypatch, tmp_path, best, missing, given, cuda, advised
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(doctor, "measure_speedup", lambda device: 0.5)
     monkeypatch.setattr(native, "best", lambda: best)
     monkeypatch.setattr(native, "why_not", lambda kernels: missing)
-    lines = advice(tmp_path, validate(TrainConfig, given))
+    lines = advice(tmp_path, validate(TrainConfig, given), 0.5)
     assert any(line.startswith("with --gradient-samples 256") for line in lines) == advised
 
 
@@ -76,5 +75,5 @@ def test_a_sampled_gradient_is_advised_where_it_saves_time(
 def test_it_says_which_kernels_train(monkeypatch, tmp_path, best, missing, value, good):
     monkeypatch.setattr(native, "best", lambda: best)
     monkeypatch.setattr(native, "why_not", lambda kernels: missing)
-    line = next(f for f in doctor.examine(tmp_path) if f.what == "kernels that train")
+    line = next(f for f in doctor.examine(tmp_path, 0.5) if f.what == "kernels that train")
     assert (line.value, line.good) == (value, good)
