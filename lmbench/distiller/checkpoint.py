@@ -116,7 +116,8 @@ def load_checkpoint(
     scheduler = None
     if "compression_scheduler" in state:
         scheduler = CompressionScheduler(model)
-        masks = {"masks_dict": state["compression_scheduler"]["masks_dict"]}
+        saved = state["compression_scheduler"]
+        masks = {key: saved[key] for key in ("masks_dict", "mask_parts") if key in saved}
         scheduler.load_state_dict(masks, normalize_dataparallel_keys=True)
     made = None
     if "optimizer_state_dict" in state:

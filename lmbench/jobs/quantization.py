@@ -78,17 +78,21 @@ def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettin
 
 
 def _refuse_idle(config: QuantizeConfig, settings: QuantSettings) -> None:
-    """Raises LmbenchError where all is computed in floats, and settings of integers are given."""
-    if settings.base.precision is None or any(
-        "precision" in canonical(changes) for changes in settings.overrides.values()
-    ):
+    """Raises LmbenchError where settings of integers are given and all is computed in floats, or
+    settings of activations and those stay as they are."""
+    base = settings.base
+    changed = {name for changes in settings.overrides.values() for name in canonical(changes)}
+    if base.precision is not None and "precision" not in changed:
+        idle = _OF_INTEGERS if settings.fp_activations else _OF_INTEGERS - _OF_SIGMOIDS
+        what = f"precision {base.precision} computes in floats"
+    elif base.bits_activations is None and "bits_activations" not in changed:
+        idle, what = _OF_ACTIVATIONS, "only weights are quantized, and activations stay as they are"
+    else:
         return
-    idle = _OF_INTEGERS if settings.fp_activations else _OF_INTEGERS - _OF_SIGMOIDS
     given = [flag_of(name) for name in sorted(idle) if getattr(config, name) not in (None, False)]
     if given:
         raise LmbenchError(
-            f"{', '.join(given)}: precision {settings.base.precision} computes in floats, which "
-            "they change nothing of: leave one or the other"
+            f"{', '.join(given)}: {what}, which they change nothing of: leave one or the other"
         )
 
 
@@ -124,6 +128,8 @@ _OF_INTEGERS = _OF_SIGMOIDS | {
     *("auto", "bits_parameters", "bits_accum", "bits_state", "mode_weights", "clip_weights"),
     *("clip_state", "per_channel", "per_row_embedding", "rounding", "group_size", "net_aware"),
 }
+# What is nothing where weights alone are quantized.
+_OF_ACTIVATIONS = {"bits_state", "clip_acts", "clip_state", "mode_activations", "net_aware"}
 
 
 def check_fit(

@@ -60,6 +60,14 @@ def test_one_pass_scores_model_tensors_and_gates_and_suggests_a_schedule_of_the_
     assert parts == {(part, level): n for part, n in once.items() for level in (0.5, 0.9)}
 
 
+def test_a_suggestion_that_prunes_nothing_is_one_line(home: Home, capsys: Capture) -> None:
+    wanted = ("--levels", "0.5", "--tokens", "100", "--threads", "1", "--suggest", "1e-9")
+    assert lmbench(["sensitivity", "1", *wanted]) == 2
+    error = capsys.readouterr().err
+    assert "--suggest: " in error
+    assert "nothing is to be pruned" in error
+
+
 @pytest.mark.parametrize(
     "wanted, line",
     [

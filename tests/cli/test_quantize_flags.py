@@ -139,6 +139,10 @@ def test_settings_that_do_not_go_together_are_named(given: dict[str, Any], words
         ),
         ({"preset": "fp16", "clip_acts": "avg"}, "--clip-acts: precision 16 computes in floats"),
         (
+            {"weights_only": True, "clip_acts": "avg", "bits_state": 8},
+            "--bits-state, --clip-acts: only weights are quantized",
+        ),
+        (
             {"precision": "bf16", "group_size": 32, "rounding": "gptq", "bits_activations": 8},
             "--group-size, --rounding: precision bf16 computes in floats",
         ),
@@ -157,6 +161,8 @@ def test_settings_of_integers_go_with_floats_where_an_override_brings_integers_b
     assert found.settings_of("encoder").bits_weights == 4
     assert found.settings_of("encoder").precision is None
     assert found.settings_of("decoder").precision == "16"
+    given = {"weights_only": True, "clip_acts": "avg", "override": ("decoder:bits_activations=8",)}
+    settings_of(validate(QuantizeConfig, given))
 
 
 def test_both_ends_of_the_accumulators_are_bounds_of_the_engine_too() -> None:

@@ -193,7 +193,8 @@ def masked_parameters(
     masker and are left out.
     """
     for name, param in model.named_parameters():
-        masker = maskers.get(name) or maskers.get(_original_name(name))
+        kept = _without_quantizer(name)
+        masker = maskers.get(name) or maskers.get(kept) or maskers.get(_name_in_torch(kept))
         if masker is not None:
             yield masker, param
 
@@ -208,14 +209,17 @@ def parameters_by_name(model: nn.Module, maskers: MaskDict) -> dict[str, nn.Para
     }
 
 
-def _original_name(name: str) -> str:
-    """A parameter's name before a training-time quantizer changed the model.
-
-    It keeps weights as ``float_weight``, wraps modules, and splits recurrent layers into cells:
-    ``rnn.cells.0.fc_gate_x.float_weight`` was ``rnn.weight_ih_l0``, of the same shape.
-    """
+def _without_quantizer(name: str) -> str:
+    """A parameter's name before a training-time quantizer wrapped its module and kept its weight
+    as ``float_weight``."""
     *owner, leaf = [part for part in name.split(".") if part != _WRAPPER]
-    leaf = leaf.removeprefix(_BACKUP_PREFIX)
+    return ".".join([*owner, leaf.removeprefix(_BACKUP_PREFIX)])
+
+
+def _name_in_torch(name: str) -> str:
+    """A parameter's name before recurrent layers were split into cells: ``rnn.weight_ih_l0`` for
+    ``rnn.cells.0.fc_gate_x.weight``, of the same shape."""
+    *owner, leaf = name.split(".")
     if owner and owner[-1] in _PROJECTIONS:
         leaf = f"{leaf}_{_PROJECTIONS[owner.pop()]}"
         if len(owner) > 1 and owner[-2] in _DIRECTIONS and owner[-1].isdigit():

@@ -276,10 +276,13 @@ class PostTrainLinearQuantizer:
         """See that overrides and statistics fit the model, which may be on the device "meta".
 
         Raises:
-            QuantizationError: statistics of another model, or an override that matches nothing.
+            QuantizationError: statistics of another model, an override that matches nothing, or an
+                embedding whose rows cannot be clipped so.
         """
         modules, resolved = self._chosen()
         for name, module in modules.items():
+            if isinstance(module, nn.Embedding):
+                resolved[name].check_embedding(name)
             self._own_stats(self.model_activation_stats, name, module, resolved[name])
 
     def _chosen(self) -> tuple[dict[str, nn.Module], dict[str, ModuleSettings]]:
@@ -297,7 +300,7 @@ class PostTrainLinearQuantizer:
         )
         needs = chosen.bits_activations is not None and not floating
         if isinstance(module, nn.Embedding):
-            needs = not (chosen.per_row_embedding or chosen.codes or floating)
+            needs = not (chosen.has_embedding_rows or chosen.codes or floating)
         if stats is None or not needs:
             return None
         return stats_for(stats, name, module)

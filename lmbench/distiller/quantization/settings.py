@@ -43,6 +43,8 @@ them."""
 _STEP_BITS = 16
 _WIDEST_ACCUM = 48
 _WIDEST_MULTIPLIER = 32
+# Clip modes of whole tensors, not of their rows.
+_WHOLE_TENSORS = (ClipMode.N_STD, ClipMode.KL)
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class ModuleSettings:
         if self.group_size is not None and self.group_size < 1:
             raise QuantizationError(f"group_size: {self.group_size} is less than 1")
         by_rows = self.per_channel_wts or self.group_size is not None
-        if self.clip_weights in (ClipMode.N_STD, ClipMode.KL) and by_rows:
+        if self.clip_weights in _WHOLE_TENSORS and by_rows:
             name = self.clip_weights.name
             raise QuantizationError(f"clip mode {name} is not supported per channel: use MSE")
         if ClipMode.N_STD in (self.clip_acts, self.clip_weights) and self.clip_n_stds is None:
@@ -177,6 +179,20 @@ class ModuleSettings:
     def codes(self) -> bool:
         """Are weights sums of scaled signs, see `codes`?"""
         return self.rounding in ("codes", "calibrated-codes")
+
+    @property
+    def has_embedding_rows(self) -> bool:
+        """Has an embedding more than one scale?"""
+        return self.per_row_embedding or self.group_size is not None
+
+    def check_embedding(self, name: str) -> None:
+        """Raises QuantizationError where the rows of an embedding cannot be clipped so."""
+        integers = self.bits_weights is not None and self.precision is None and not self.codes
+        if integers and self.has_embedding_rows and self.clip_weights in _WHOLE_TENSORS:
+            raise QuantizationError(
+                f"{name}: clip mode {self.clip_weights.name} is not supported per row: use MSE, or "
+                "one scale for the embedding (per_row_embedding: false)"
+            )
 
     @property
     def needs_moments(self) -> bool:

@@ -359,8 +359,8 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         wrapped_module: an `nn.Embedding`; its table is replaced by integers.
         num_bits: width of the integers.
         mode: of the weights.
-        stats: with `per_row` off, statistics of the calibrated output whose range is taken, as
-            the original does; None takes the range of the table.
+        stats: with `per_row` off and no groups, statistics of the calibrated output whose range
+            is taken, as the original does; None takes the range of the table.
         save_fp_weights: keep the table as it was in `float_weight`.
         clip_acts: how ranges are chosen.
         clip_n_stds: for N_STD.
@@ -402,7 +402,7 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         if codes:
             self.store_codes(weight, bits, group_size, code_moments)
         else:
-            if not per_row and stats is not None:
+            if not per_row and group_size is None and stats is not None:
                 params = get_quant_params_from_stats_dict(
                     stats["output"], bits, own, clip, clip_n_stds, clip_half_range
                 )

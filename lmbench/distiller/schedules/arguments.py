@@ -88,6 +88,10 @@ Criteria = Literal["Max", "Mean_Abs", "Mean_L1", "Mean_L2", "L1", "L2"]
 Names = Annotated[list[Name], BeforeValidator(_as_list), Field(min_length=1)]
 
 
+# Arguments in which ``'*'`` is every parameter that is not named.
+_WITH_A_DEFAULT = ("levels", "thresholds", "sensitivities")
+
+
 class Args(BaseModel):
     """The arguments of one class; unknown ones are refused."""
 
@@ -104,10 +108,11 @@ class Args(BaseModel):
         return ""
 
     def parameters(self) -> Iterator[tuple[str, str]]:
-        """Each parameter name with the argument that holds it; ``'*'`` is not one."""
+        """Each parameter name with the argument that holds it, less ``'*'`` where that stands for
+        all others."""
         for field in ("weights", "levels", "thresholds", "sensitivities", "reg_regims"):
             for name in getattr(self, field, None) or ():
-                if name != "*":
+                if name != "*" or field not in _WITH_A_DEFAULT:
                     yield field, name
 
 

@@ -101,7 +101,12 @@ def build_scheduler(
         key = (policy.kind, policy.instance_name)
         try:
             if key not in built:
-                built[key] = _build(policy, component, model, optimizer, resumed_epoch)
+                begins = min(
+                    other.run[0]
+                    for other in schedule.policies
+                    if (other.kind, other.instance_name) == key
+                )
+                built[key] = _build(policy, component, model, optimizer, resumed_epoch, begins)
             _add(scheduler, _policy(policy, built[key]), policy)
         except _MISTAKES as error:
             reason = one_line(error, 400).removeprefix(f"{policy.kind} '{component.name}': ")
@@ -118,6 +123,7 @@ def _build(
     model: nn.Module,
     optimizer: Optimizer | None,
     resumed_epoch: int | None,
+    begins: int,
 ) -> Any:
     name, arguments = component.name, component.arguments()
     if policy.kind == "pruner":
@@ -132,8 +138,14 @@ def _build(
         raise DistillerError(f"{component.class_name} needs the optimizer; pass it to file_config")
     if resumed_epoch is not None:
         arguments.setdefault("last_epoch", resumed_epoch)
+    before = [dict(group) for group in optimizer.param_groups]
     ours = getattr(lr_schedulers, component.class_name, None)
-    return (ours or getattr(torch.optim.lr_scheduler, component.class_name))(optimizer, **arguments)
+    made = (ours or getattr(torch.optim.lr_scheduler, component.class_name))(optimizer, **arguments)
+    if begins > (resumed_epoch or 0):
+        # Torch sets the first rate as it is made; the epochs before the policy have their own.
+        for group, kept in zip(optimizer.param_groups, before, strict=True):
+            group.update(kept)
+    return made
 
 
 def quantizer_class(class_name: str) -> type[Any]:

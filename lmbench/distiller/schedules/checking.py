@@ -177,6 +177,8 @@ class _Reader:
             policy = self._policy(number, entry, components)
             if policy is not None:
                 found.append(policy)
+        if sum(policy.kind == "quantizer" for policy in found) > 1:
+            self.report(["policies"], "two run the quantizer; keep one, which begins it")
         return found
 
     def _policy(
@@ -260,7 +262,7 @@ class _Reader:
             if not listed:
                 self.report(where, "epochs is empty; list at least one epoch")
                 return None
-            return tuple(listed), listed[0], listed[-1] + 1, None
+            return tuple(listed), min(listed), max(listed) + 1, None
         try:
             start, end, every = check_range(*(given.get(key) for key in RANGE))
         except ScheduleError as error:

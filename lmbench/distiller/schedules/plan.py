@@ -98,9 +98,9 @@ class SchedulePlan:
         parts: dict[tuple[str, str], Kept] = {}
         for step, policy, args in sorted(latest, key=lambda entry: entry[0]):
             ended = step == policy.run[-1] and (at_end or step < epoch)
+            gone = not _lasts(policy) if ended else at_end and _masks_forward_alone(policy)
             for name, part in args.predict(self._layout, policy.meta(step)).items():
-                left = Kept() if ended and not _lasts(policy) else part
-                parts[policy.instance_name, name] = left
+                parts[policy.instance_name, name] = Kept() if gone else part
         kept: dict[str, Kept] = {}
         for (_, name), part in parts.items():
             kept[name] = kept[name] & part if name in kept else part
@@ -214,9 +214,15 @@ def _lasts(policy: PolicyEntry) -> bool:
         return True
     if policy.args.discard_masks_at_minibatch_end:
         return False
-    if policy.args.use_double_copies:
-        return True
-    return policy.args.keep_mask or not policy.args.mask_on_forward_only
+    return policy.args.keep_mask or not _masks_forward_alone(policy)
+
+
+def _masks_forward_alone(policy: PolicyEntry) -> bool:
+    """Whether the weights are dense between the minibatches, in which they are scored."""
+    args = policy.args
+    if not isinstance(args, PruningPolicyArgs):
+        return False
+    return args.mask_on_forward_only and not args.use_double_copies
 
 
 def _quantizers(schedule: Schedule) -> Iterator[tuple[str, int, QuantizerArgs]]:

@@ -174,7 +174,8 @@ class PruningPolicy(ScheduledTrainingPolicy):
                 "leave it out"
             )
         self.pruner = pruner
-        self.levels: Mapping[str, float] | None = args.get("levels")
+        # The pruner's own, too: another policy may put others in their place.
+        self.levels = args.get("levels") or getattr(pruner, "levels", None)
         self.keep_mask = bool(args.get("keep_mask", False))
         self.mini_batch_pruning_frequency = int(args.get("mini_batch_pruning_frequency", 0))
         self.mask_on_forward_only = bool(args.get("mask_on_forward_only", False))
@@ -265,7 +266,8 @@ class PruningPolicy(ScheduledTrainingPolicy):
         optimizer: Optimizer | None,
     ) -> None:
         if self.discard_masks_at_minibatch_end:
-            for masker, _, _ in self._handled(model, zeros_mask_dict):
+            for masker, param, _ in self._handled(model, zeros_mask_dict):
+                masker.revert_weights(param)
                 masker.drop_part(self.pruner.name)
 
     def on_epoch_end(

@@ -100,8 +100,8 @@ class CompressionScheduler:
             if not given or min(given) < 0:
                 raise ScheduleError(f"epochs {given} must hold one epoch or more, none negative")
             meta = {
-                "starting_epoch": given[0],
-                "ending_epoch": given[-1] + 1,
+                "starting_epoch": min(given),
+                "ending_epoch": max(given) + 1,
                 "frequency": None,
             }
             run = sorted(set(given))
@@ -343,6 +343,11 @@ class CompressionScheduler:
                 f"scheduler state: version {version}, this lmbench reads {STATE_VERSION}"
             )
         self.init_from_masks_dict(state["masks_dict"], normalize_dataparallel_keys)
+        for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
+            for pruner, part in state.get("mask_parts", {}).get(masker.param_name, {}).items():
+                own = masker.mask if part is None else part.to(param.device, torch.bool).clone()
+                if own is not None:
+                    masker.parts[pruner] = own
         if "policies" not in state:
             return
         policies = list(self.sched_metadata)
@@ -356,10 +361,6 @@ class CompressionScheduler:
             masker.use_double_copies = flags["use_double_copies"]
             masker.mask_on_forward_only = flags["mask_on_forward_only"]
             masker.is_regularization_mask = flags["is_regularization_mask"]
-            for pruner, part in state.get("mask_parts", {}).get(masker.param_name, {}).items():
-                own = masker.mask if part is None else part.to(param.device, torch.bool).clone()
-                if own is not None:
-                    masker.parts[pruner] = own
             copy = state["unmasked"].get(masker.param_name)
             masker.unmasked_copy = None if copy is None else copy.to(param.device).clone()
             masker.unwatch_gradient()

@@ -10,6 +10,7 @@ from torch import nn
 from lmbench.config import SensitivityConfig
 from lmbench.corpus.batches import score_rows
 from lmbench.deploy.load_model import load_run
+from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.pruning.sensitivity import (
     Sensitivity,
     Target,
@@ -138,8 +139,11 @@ def _finish(job: Job, config: SensitivityConfig, found: Sensitivity, split_token
     print(found.table().to_text(), flush=True)
     if config.suggest is None:
         return
-    suggestion = suggest_targets(found.curves("tensor"), found.sizes, config.suggest)
-    text = suggestion_to_schedule(suggestion, group=config.granularity)
+    try:
+        suggestion = suggest_targets(found.curves("tensor"), found.sizes, config.suggest)
+        text = suggestion_to_schedule(suggestion, group=config.granularity)
+    except DistillerError as error:
+        raise LmbenchError(f"--suggest: {error}") from None
     write_atomic(job.run.path / SCHEDULE_FILE, text.encode(), job.run.staging)
     job.add_results(
         suggested_sparsity=suggestion.sparsity,

@@ -136,6 +136,31 @@ def test_a_checkpoint_brings_weights_masks_and_optimizer_back(tmp_path):
     assert torch.equal(lean.encoder.weight, model.encoder.weight)
 
 
+def test_what_each_pruner_pruned_stays_after_a_checkpoint(tmp_path):
+    def scheduled(model, scheduler=None):
+        weights = ["rnn.weight_hh_l0"]
+        rows = {"class": "L1RankedStructureParameterPruner", "group_type": "Rows",
+                "desired_sparsity": 0.5, "weights": weights}  # fmt: skip
+        levels = {"class": "SparsityLevelParameterPruner", "levels": {weights[0]: 0.2}}
+        policies = [
+            {"pruner": {"instance_name": "rows"}, "epochs": [0]},
+            {"pruner": {"instance_name": "single"}, "epochs": [0, 1]},
+        ]
+        config = {"pruners": {"rows": rows, "single": levels}, "policies": policies}
+        return distiller.dict_config(model, None, config, scheduler=scheduler)
+
+    model = Tied()
+    scheduler = scheduled(model)
+    scheduler.on_epoch_begin(0)
+    scheduler.mask_all_weights()
+    apputils.save_checkpoint(0, "lstm", model, scheduler=scheduler, dir=tmp_path)
+    model, scheduler, _, epoch = apputils.load_checkpoint(Tied(), tmp_path / "checkpoint.pth.tar")
+    scheduler = scheduled(model, scheduler)
+    scheduler.on_epoch_begin(epoch)
+    scheduler.mask_all_weights()
+    assert distiller.sparsity(model.rnn.weight_hh_l0) >= 0.5
+
+
 def test_an_optimizer_of_some_of_the_parameters_is_left_to_be_made_by_hand(tmp_path):
     model = Tied()
     optimizer = torch.optim.SGD(model.rnn.parameters(), lr=0.1)

@@ -28,7 +28,7 @@ from lmbench.distiller.quantization.post_training import (
     modular_copy,
     quantize,
 )
-from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.distiller.quantization.settings import ModuleSettings, QuantSettings
 from lmbench.distiller.reports.data_loggers import collect_quant_stats
 
 VECTORS, ARRAYS = read_vectors()
@@ -203,6 +203,24 @@ def test_our_own_statistics_give_the_corrected_losses(name, stats):
 def test_the_embedding_has_a_scale_a_row_unless_asked_otherwise(stats):
     model = quantize(load_tiny(ARRAYS), QuantSettings(), stats)
     assert part(model, "encoder").w_scale.shape == (97, 1)
+    grouped = QuantSettings(ModuleSettings(per_row_embedding=False, group_size=8))
+    model = quantize(load_tiny(ARRAYS), grouped, stats)
+    assert len(part(model, "encoder").w_scale[0].unique()) == 24 // 8
+
+
+@pytest.mark.parametrize("clip", ["N_STD", "KL"])
+def test_rows_of_an_embedding_are_not_clipped_as_whole_tensors(clip, stats):
+    """Which is told before anything is calibrated."""
+    changes = {"clip_weights": clip, "clip_n_stds": 2}
+    model = modular_copy(load_tiny(ARRAYS))
+
+    def check(**more):
+        settings = QuantSettings(overrides={"encoder": {**changes, **more}})
+        PostTrainLinearQuantizer(model, settings=settings, model_activation_stats=stats).check()
+
+    with pytest.raises(QuantizationError, match=f"encoder: clip mode {clip} .* per row"):
+        check()
+    check(per_row_embedding=False)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

@@ -247,6 +247,10 @@ LEARNING_RATES = [
             "parameter of ",
         ),
         (
+            changed((*L0, "weights"), ["*"]),
+            "schedule 80.yaml: pruners: l0: weights: '*' is not a parameter",
+        ),
+        (
             changed(FIRST, {**SKIPPING, "epochs": [3]}),
             "schedule 80.yaml: policies: entry 1 (pruner l0): skip_first_minibatch skips epoch 3, "
             "the only one; take it away",

@@ -195,11 +195,15 @@ def test_the_plan_warns_when_the_training_is_too_short_and_when_weights_end_dens
     }
     schedule = distiller.schedule_from_dict(config)
     plan = distiller.predict_sparsity(schedule, {"w": (10, 10)}, epochs=6)
-    assert plan.final_sparsity == 0.0
-    assert plan.totals[2] > 0
+    assert not any(plan.totals)
     assert "add keep_mask" in plan.notes[0]
     short = distiller.predict_sparsity(schedule, {"w": (10, 10)}, epochs=2)
     assert "the training ends after 2; --epochs 4 completes it" in short.notes[0]
+    config["policies"] = [policy("pruner", "p", 0, 4, mask_on_forward_only=True, keep_mask=True)]
+    kept = distiller.schedule_from_dict(config)
+    assert distiller.predict_sparsity(kept, {"w": (10, 10)}).totals == (0, 0, 0, 0.7)
+    short = distiller.predict_sparsity(kept, {"w": (10, 10)}, epochs=2)
+    assert "0.0% of the weights will be zero where it asks for 70.0%" in short.notes[0]
 
 
 def test_the_end_of_a_schedule_costs_the_same_however_many_epochs_it_has(monkeypatch):

@@ -116,6 +116,16 @@ def test_split_recurrent_weights_are_pruned_under_their_old_names(quantizer, fir
     assert plain.decoder.weight is plain.encoder.weight
 
 
+def test_a_model_of_cells_is_pruned_under_its_own_names():
+    model = distiller.modules.convert_model_to_modular(Model())
+    name = "rnn.cells.0.fc_gate_h.weight"
+    pruner = {"class": "SparsityLevelParameterPruner", "levels": {name: 0.5}}
+    scheduler, _ = train(model, schedule(pruner, QUANTIZERS["linear"]))
+    assert distiller.sparsity(scheduler.zeros_mask_dict[name].mask) == 0.5
+    cell = model.get_submodule("rnn.cells.0.fc_gate_h")
+    assert distiller.sparsity(cell.get_parameter("float_weight")) == 0.5
+
+
 @pytest.mark.parametrize("in_a_copy", [True, False])
 @pytest.mark.parametrize("epoch", [0, 2])
 @pytest.mark.parametrize("quantizer_first", [True, False])

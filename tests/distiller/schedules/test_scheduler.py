@@ -122,6 +122,13 @@ RESUMABLE = {
     "masked gradients": schedule({"mask_gradients": True}),
     "splicing": schedule({"use_double_copies": True}, pruners={"p": SPLICING}),
     "sensitivity": schedule(pruners={"p": SENSITIVITY}),
+    "levels of one policy": schedule(
+        pruners={"p": {"class": "SparsityLevelParameterPruner", "levels": {"encoder.weight": 0.8}}},
+        policies=[
+            policy("pruner", "p", 0, 1, levels={"encoder.weight": 0.4}),
+            policy("pruner", "p", 3, 4),
+        ],
+    ),
     "learning rates": schedule(
         lr_schedulers={"lr": {"class": "MultiStepLR", "milestones": [1, 3], "gamma": 0.5}},
         policies=[
@@ -324,17 +331,20 @@ def test_sparsity_levels_of_a_policy_replace_those_of_its_pruner():
     scheduler = distiller.CompressionScheduler(model)
     scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=[0])
     scheduler.add_policy(distiller.PruningPolicy(pruner, {"levels": {"weight": 0.5}}), epochs=[1])
-    for epoch, expected in ((0, 0.2), (1, 0.5)):
+    scheduler.add_policy(distiller.PruningPolicy(pruner, {"levels": {}}), epochs=[2])
+    for epoch, expected in ((0, 0.2), (1, 0.5), (2, 0.2)):
         scheduler.on_epoch_begin(epoch)
         scheduler.mask_all_weights()
-        assert distiller.sparsity(model.weight) == pytest.approx(expected)
+        mask = scheduler.zeros_mask_dict["weight"].mask
+        assert distiller.sparsity(mask) == pytest.approx(expected)
 
 
-def test_agp_over_a_list_of_epochs_ends_at_its_target():
+@pytest.mark.parametrize("epochs", [[1, 5, 9], [9, 1, 5]])
+def test_agp_over_a_list_of_epochs_ends_at_its_target(epochs):
     model = nn.Linear(10, 10)
     scheduler = distiller.CompressionScheduler(model)
     pruner = pruning.AutomatedGradualPruner("agp", 0.0, 0.5, ["weight"])
-    scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=[1, 5, 9])
+    scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=epochs)
     reached = []
     for epoch in range(11):
         scheduler.on_epoch_begin(epoch)
@@ -461,6 +471,51 @@ def test_a_quantizer_of_a_file_is_built_by_its_class_with_overrides(monkeypatch,
     assert other.bits == 3
     with pytest.raises(distiller.ScheduleError, match=r"q\.yaml: quantizers: none has class Other"):
         build(nn.Linear(2, 2), tmp_path / "q.yaml", "Other")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"class": "LinearLR", "start_factor": 0.1},
+        {"class": "ConstantLR", "factor": 0.25, "total_iters": 8},
+        {"class": "OneCycleLR", "max_lr": 20.0, "total_steps": 12},
+        {"class": "CyclicLR", "base_lr": 2.0, "max_lr": 5.0},
+    ],
+    ids=lambda spec: spec["class"],
+)
+def test_before_its_policy_a_learning_rate_is_as_it_was(spec):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.3)
+    config = {
+        "lr_schedulers": {"lr": spec},
+        "policies": [policy("lr_scheduler", "lr", 5, 7), policy("lr_scheduler", "lr", 2, 3)],
+    }
+    scheduler = distiller.dict_config(model, optimizer, config)
+    [group] = optimizer.param_groups
+    for epoch in range(3):
+        scheduler.on_epoch_begin(epoch, optimizer)
+        assert (group["lr"], group["momentum"]) == (1.0, 0.3)
+        optimizer.step()
+        scheduler.on_epoch_end(epoch, optimizer)
+    assert group["lr"] != 1.0
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_a_mask_that_is_discarded_lives_for_one_minibatch_in_a_copy_too(batches):
+    model = LanguageModel(13, 6, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    args = {"use_double_copies": True, "discard_masks_at_minibatch_end": True}
+    scheduler = distiller.dict_config(model, optimizer, schedule(args))
+    weight = model.get_parameter("rnn.weight_hh_l0")
+    scheduler.on_epoch_begin(4)
+    in_forward = []
+    for batch in range(batches):
+        scheduler.on_minibatch_begin(4, batch, batches, optimizer)
+        in_forward.append(distiller.sparsity(weight))
+        scheduler.before_parameter_optimization(4, batch, batches, optimizer)
+        scheduler.on_minibatch_end(4, batch, batches, optimizer)
+        assert distiller.sparsity(weight) == 0
+    assert in_forward == [pytest.approx(0.6, abs=0.01), *[0] * (batches - 1)]
 
 
 def test_a_state_with_masks_alone_brings_the_masks():
