@@ -68,6 +68,9 @@ class Corpus:
     cache: Path | None
     """The file of ids that is mapped into memory; None where no folder could take it."""
 
+    vocab: VocabularyRule = "all"
+    """Whose words the vocabulary is of."""
+
     is_default: bool = False
     """Whether it was taken because none was asked for."""
 
@@ -164,6 +167,7 @@ def open_corpus(
         ids.vocabulary,
         ids.splits,
         cache,
+        vocab,
         is_default=spec is None,
     )
 

@@ -113,7 +113,7 @@ def _finish(
         writer.close()
         run.log_path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         now = time.time()
-        text = corpus_record(corpus, config.vocab)
+        text = corpus_record(corpus)
         ended = {"status": "finished", "started": now, "ended": now, "exit_code": 0}
         about = {"corpus": text, "shape": shape_of(model), "imported": str(path.resolve())}
         run.write(run.read().model_copy(update={**ended, **about, "results": results}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any
@@ -25,6 +25,7 @@ Array = NDArray[Any]
 # that a large vocabulary's logits fit.
 _WINDOW = 512
 _SENTENCES = 32  # scored side by side
+_ALL_ALIKE = 16  # tokens that a text may be filled up by, however short it is
 _AHEAD = 8192  # tokens that are read before they are scored, to put lines of one length together
 _ROWS = 35  # of a window in columns, as `lmbench evaluate` has it
 
@@ -150,11 +151,23 @@ def _score_batches(predictor: Predictor, words: Words, lines: list[Line]) -> lis
     texts = [_tokens(line, words) for line in lines]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     losses: dict[int, Array] = {}
-    for first in range(0, len(order), _SENTENCES):
-        batch = order[first : first + _SENTENCES]
+    for batch in _batches(order, [len(text) for text in texts]):
         together = _losses_of_batch(predictor, words.eos, [texts[i] for i in batch])
         losses |= zip(batch, together, strict=True)
     return [_scored(line, words, losses[i]) for i, line in enumerate(lines)]
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Texts of about one length, since all of a batch are filled up to its longest."""
+    batch: list[int] = []
+    for i in order:
+        full = len(batch) == _SENTENCES
+        if batch and (full or lengths[i] > 2 * lengths[batch[0]] + _ALL_ALIKE):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def _losses_of_batch(predictor: Predictor, eos: int, texts: list[Array]) -> Iterator[Array]:

@@ -122,6 +122,9 @@ def test_settings_are_found_on_valid_alone(home: Home, capsys: Capture, two_text
 
     found = results(capsys, "1", "--data", two_texts, "--cache", "40", "--tune")
     assert found["cache"]["lambda"] == 0.4
+    recorded = home.find_run("@").read().corpus
+    assert recorded is not None
+    assert (recorded.name, recorded.fingerprint) == (two_texts, corpus.fingerprint)
     used = NeuralCache(40, found["cache"]["theta"], found["cache"]["lambda"])
     assert found["test_cache_ppl"] == pytest.approx(
         evaluate_with_caches(net, test, 35, [used])[1][0].ppl, rel=1e-5

@@ -113,6 +113,22 @@ def test_a_long_text_gives_the_same_in_however_many_windows(
             np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def test_a_long_line_does_not_fill_up_the_short_ones() -> None:
+    scored: list[int] = []
+
+    class Counting(Unigrams):
+        def losses(self, windows, state):
+            for _, targets in windows:
+                scored.append(len(targets))
+                yield self._losses[targets]
+
+    words = ["<eos>", "<unk>", "a", "b"]
+    lm = LanguageModel(Counting([0.1, 0.01, 0.5, 0.001]), words, "counted", "none")
+    texts = [*["a b a"] * 20, "b", *["a"] * 11, " ".join(["a b"] * 1500)]
+    tokens = sum(score.total.tokens for score in lm.score_lines(texts))
+    assert tokens <= sum(scored) < 1.1 * tokens
+
+
 def test_running_text_is_read_on_from_line_to_line() -> None:
     lm, texts = model(), sentences(20)
     stream = lm.stream()

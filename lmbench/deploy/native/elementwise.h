@@ -133,7 +133,9 @@ INLINE void quantize(const float *x, int n, int k, Vectors *out) {
         int16_t *words = out->words + at;
         const float magic = 12582912.0f;
         for (int j = 0; j < k; ++j) {
-            int32_t q = static_cast<int32_t>((xv[j] * inverse + magic) - magic);
+            // Rounded once, also where a processor would multiply and add apart: a tie has to fall
+            // to the same side on all of them.
+            int32_t q = static_cast<int32_t>(__builtin_fmaf(xv[j], inverse, magic) - magic);
             words[j] = static_cast<int16_t>(q);
             bytes[j] = static_cast<int8_t>(q);
             biased[j] = static_cast<uint8_t>(q + 128);

@@ -67,7 +67,6 @@ class NativeModel:
         kernels: Kernels,
     ) -> None:
         self._kernels = kernels
-        # For what runs beside a score, with scratch memory of its own.
         isa = ISAS[kernels.isa]
         self._alone = Kernels(isa)
         self._kind = str(shape["model"])
@@ -161,7 +160,7 @@ class NativeModel:
             )
             return self._logits, tuple(part.copy() for part in self._state)
         state = tuple(part.copy() for part in state)
-        features = self._features(ids[None], state)
+        features = self._features(ids[None], state, self._alone)
         logits = np.empty((len(words), self.ntoken), np.float32)
         buffer = VectorBuffer(*features.shape)
         self._kernels.quantize(features, buffer)
@@ -172,9 +171,9 @@ class NativeModel:
         """The negative log-likelihoods of a text, window by window.
 
         Args:
-            windows: ids int64 [T, B] and the words that follow them, [T * B]; one more is taken
-                than was given back, since what the next window's decoder will see depends on no
-                score and is made meanwhile.
+            windows: ids int64 [T, B] and the words that follow them, [T * B]; with several
+                threads one more is taken than was given back, since what the next window's decoder
+                will see depends on no score and is made meanwhile.
             state: before the text; it is left as it is.
 
         Yields:
@@ -182,6 +181,8 @@ class NativeModel:
         """
         state = tuple(part.copy() for part in state)
         buffer = VectorBuffer(1, self._decoder.cols)
+        # Another score may be under way, and each needs scratch memory of its own.
+        alone = Kernels(ISAS[self._kernels.isa])
 
         def scored(features: Array, targets: Array) -> Array:
             nonlocal buffer
@@ -190,22 +191,26 @@ class NativeModel:
             self._kernels.quantize(features, buffer)
             return self._kernels.losses(self._decoder, buffer, self._decoder_bias, targets)
 
+        pending: tuple[Future[Array], Array] | None = None
         with ThreadPoolExecutor(1) as ahead:
-            pending: tuple[Future[Array], Array] | None = None
             for ids, targets in windows:
                 self._check(min(ids.min(), targets.min()), max(ids.max(), targets.max()))
-                made = ahead.submit(self._features, ids, state), np.ascontiguousarray(targets)
+                if self._kernels.threads == 1:
+                    features = self._features(ids, state, alone)
+                    yield scored(features, np.ascontiguousarray(targets))
+                    continue
+                made = ahead.submit(self._features, ids, state, alone)
                 if pending:
                     yield scored(pending[0].result(), pending[1])
-                pending = made
+                pending = made, np.ascontiguousarray(targets)
             if pending:
                 yield scored(pending[0].result(), pending[1])
 
-    def _features(self, ids: Array, state: States) -> Array:
+    def _features(self, ids: Array, state: States, kernels: Kernels) -> Array:
         """What the decoder sees, [T * B, H or E], for ids [T, B]; `state` is advanced in place."""
         steps, batch = ids.shape
         hidden, *cell = state
-        kernels, count, gates = self._alone, steps * batch, GATES[self._kind] * self._nhid
+        count, gates = steps * batch, GATES[self._kind] * self._nhid
         x = kernels.rows(self._embedding, np.ascontiguousarray(ids).reshape(-1))
         gi = np.empty((count, gates), np.float32)
         buffer = VectorBuffer(count, max(self._emsize, self._nhid))
@@ -221,16 +226,17 @@ class NativeModel:
                 cell[0][layer] if cell else None,
             )
             x = out.reshape(count, self._nhid)
-        return self.projected(x)
+        return self.projected(x, kernels)
 
-    def projected(self, output: Array) -> Array:
+    def projected(self, output: Array, kernels: Kernels | None = None) -> Array:
         """The last layer's output [N, H] as the decoder sees it."""
         if self._projection is None:
             return output
+        kernels = kernels or self._alone
         buffer = VectorBuffer(*output.shape)
-        self._alone.quantize(output, buffer)
+        kernels.quantize(output, buffer)
         seen = np.empty((len(output), self._projection.rows), np.float32)
-        self._alone.product(self._projection, buffer, None, seen)
+        kernels.product(self._projection, buffer, None, seen)
         return seen
 
     def _check(self, least: int, largest: int) -> None:

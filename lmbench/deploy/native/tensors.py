@@ -81,7 +81,11 @@ class TensorSource:
         return any(self.in_codes(name) for name in self._names)
 
     def int8(self, name: str) -> tuple[Array, Array, tuple[int, int] | None]:
-        """Levels [R, C], scales [R], and the shape of the blocks that they are stored in."""
+        """Levels [R, C], scales [R], and the shape of the blocks that they are stored in.
+
+        Raises:
+            ValueError: it holds what no integer stands for.
+        """
         stored = self._packed.tensor(name) if self._packed else None
         if self._packed and stored and stored.spec.values == "int8":
             return self._packed.levels(stored), stored.parts["scale"], stored.spec.block
@@ -89,7 +93,10 @@ class TensorSource:
             bits, steps, unit, group = self.codes(name)
             levels, (_, keep) = code_sums(bits, steps, group, np.int8), signs_of(stored)
             return levels if keep is None else levels * keep, unit, None
-        encoded = encode(self._dense(name), "int8", "never")
+        try:
+            encoded = encode(self._dense(name), "int8", "never")
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
         return encoded.parts["values"], encoded.parts["scale"], None
 
     def int4(self, name: str) -> tuple[Array, Array, int]:

@@ -69,10 +69,11 @@ def build_runtime(name: str, loaded: LoadedModel) -> Runtime:
         raise LmbenchError(f"runtime '{name}' cannot run {loaded.title}: {reason}; use {can}")
     try:
         return runtime(loaded)
-    except MemoryError:
-        raise LmbenchError(
-            f"runtime '{name}' cannot run {loaded.title}: there is not enough free memory for it"
-        ) from None
+    except (MemoryError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, MemoryError):
+            reason = "there is not enough free memory for it"
+        raise LmbenchError(f"runtime '{name}' cannot run {loaded.title}: {reason}") from None
 
 
 def as_is_runtime(loaded: LoadedModel) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lmbench.corpus import Corpus
-from lmbench.corpus.ids import VocabularyRule
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
@@ -72,14 +71,14 @@ def note_model(job: Job, path: Path) -> None:
     job.add_results(model_sha256=found)
 
 
-def corpus_record(corpus: Corpus, vocab: VocabularyRule) -> store.Corpus:
+def corpus_record(corpus: Corpus) -> store.Corpus:
     """What a run's record has of its corpus."""
     return store.Corpus(
         name=corpus.name,
         fingerprint=corpus.fingerprint,
         origin=str(corpus.path.resolve()),
         ntokens=corpus.ntokens,
-        vocab=vocab,
+        vocab=corpus.vocab,
     )
 
 

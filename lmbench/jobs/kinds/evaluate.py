@@ -18,6 +18,7 @@ from lmbench.jobs.adapted_evaluation import check_floats, describe, score_adapte
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import (
     StoppedError,
+    corpus_record,
     note_model,
     note_parent,
     progress_callback,
@@ -56,6 +57,9 @@ def _work(job: Job) -> None:
         note_parent(job, parent)
     job.update(device=str(device))
     corpus = _corpus(job, config, loaded, parent)
+    if config.data is not None:
+        job.session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
+        job.update(corpus=corpus_record(corpus))
     data = score_rows(
         corpus, config.split, config.tokens, device, "--tokens", config.eval_batch_size
     )

@@ -194,6 +194,7 @@ def _warn_of_rounding(job: Job, how: str, values: Mapping[str, ValueType], wante
 def _about(parent: Run, config: PackConfig) -> About:
     """What the file says of itself; nothing of the machine it was made on."""
     record, lineage = parent.read(), [parent.ref]
+    known = record.corpus
     while record.parent:
         # A parent may have been deleted since; its name is still worth keeping.
         lineage.insert(0, record.parent)
@@ -202,7 +203,6 @@ def _about(parent: Run, config: PackConfig) -> About:
         except LmbenchError:
             break
         record = parent.read()
-    known = record.corpus
     return About(
         title=lineage[-1],
         lineage=tuple(lineage),

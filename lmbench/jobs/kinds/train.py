@@ -110,7 +110,7 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
             "same text"
         )
     job.session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
-    text = corpus_record(corpus, config.vocab)
+    text = corpus_record(corpus)
     job.session.update(corpus=text)
     job.update(
         corpus=text,

@@ -197,6 +197,21 @@ def test_extreme_values_do_not_overflow(layout, n):
             assert np.all(product(Kernels(isa), matrix, x, None) == sign * level * 127 * 4096)
 
 
+def test_a_tie_falls_to_the_same_side_on_every_instruction_set():
+    """As of a row of an embedding in 4 bits, whose largest level is -8."""
+    rng = np.random.default_rng(0)
+    levels = rng.integers(-8, 8, (200, 65))
+    levels[:, 0] = -8
+    x = levels.astype(np.float32) * rng.normal(size=(200, 1)).astype(np.float16)
+    found = []
+    for isa in isas():
+        buffer = VectorBuffer(*x.shape)
+        Kernels(isa).quantize(x, buffer)
+        found.append(buffer._arrays["bytes"][:, :65].copy())
+    for one in found:
+        np.testing.assert_array_equal(one, found[0])
+
+
 def test_a_vector_of_zeros_gives_the_bias():
     matrix, _ = built("bitmask", 20, 30, density=0.3, seed=1)
     bias = np.arange(20, dtype=np.float32)

@@ -1,5 +1,6 @@
 """Native and block-sparse runtimes: near the fp32 model, one arithmetic in all ways of use."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,6 +152,46 @@ def test_threads_do_not_change_a_score():
     source = loaded(model())
     one = NativeInt8Runtime(source, Kernels()).evaluate(text(60, 9), 20).nll
     assert NativeInt8Runtime(source, Kernels(threads=2)).evaluate(text(60, 9), 20).nll == one
+
+
+@needs_kernels
+@pytest.mark.parametrize("threads", [1, 2])
+def test_two_scores_that_are_made_in_turn_do_not_disturb_each_other(tmp_path, threads, monkeypatch):
+    source = source_for(NativeInt4Runtime, model(projection=True), tmp_path)
+    built = NativeInt4Runtime(source, Kernels(threads=threads))._model
+    made_by, kernels_of_scores = set(), []
+    features = type(built)._features
+
+    def noted(model, ids, state, kernels):
+        made_by.add(threading.current_thread() is threading.main_thread())
+        if kernels not in kernels_of_scores:
+            kernels_of_scores.append(kernels)
+        return features(model, ids, state, kernels)
+
+    monkeypatch.setattr(type(built), "_features", noted)
+
+    def losses(seed: int):
+        ids = np.random.default_rng(seed).integers(0, len(WORDS), (61, 40, 1))
+        windows = ((part[:-1], part[1:].reshape(-1)) for part in ids)
+        return built.losses(windows, built.initial_state())
+
+    alone = [np.concatenate(list(losses(seed))) for seed in (1, 2)]
+    in_turn = zip(*zip(losses(1), losses(2), strict=True), strict=True)
+    for one, other in zip(alone, map(np.concatenate, in_turn), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # On one thread nothing is computed beside it.
+    assert made_by == {threads == 1}
+    # Of four scores, which else would write over what another is computing.
+    assert len(kernels_of_scores) == 4
+
+
+@needs_kernels
+def test_weights_that_are_no_numbers_are_refused_by_name():
+    built = model()
+    with torch.no_grad():
+        built.encoder.weight[3, 4] = torch.nan
+    with pytest.raises(LmbenchError, match=r"test/001-train: encoder.weight holds a number that"):
+        build_runtime("native-int8", loaded(built))
 
 
 @needs_kernels

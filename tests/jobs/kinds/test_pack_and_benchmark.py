@@ -96,6 +96,17 @@ def test_a_packed_run_is_scored_as_it_runs_and_says_so_in_its_file(home, weights
     assert results["sparsity"] == 1 - results["nonzero"] / results["parameters"]
 
 
+def test_a_file_names_the_corpus_that_its_model_was_scored_on(home):
+    parent = trained(home)
+    known = parent.read().corpus
+    root = parent.session.new_run(TrainConfig(data="other"), "train")
+    root.update(status="finished", corpus=known.model_copy(update={"name": "other"}))
+    parent.update(parent=root.ref)
+    about = open_packed(worked(parent, PackConfig(threads=1), "pack").path / "model.lmpack").about
+    assert about.lineage == (root.ref, parent.ref)
+    assert about.corpus == {"name": "tiny", "fingerprint": known.fingerprint}
+
+
 def test_a_model_whose_perplexity_is_infinite_is_packed_and_says_null(home):
     run = worked(trained(home, scale=1e5), PackConfig(threads=1, weights="int8"), "pack")
     scores = open_packed(run.path / "model.lmpack").about.scores
