@@ -99,6 +99,7 @@ def test_a_packed_run_is_scored_as_it_runs_and_says_so_in_its_file(home, weights
 def test_a_file_names_the_corpus_that_its_model_was_scored_on(home):
     parent = trained(home)
     known = parent.read().corpus
+    assert known is not None
     root = parent.session.new_run(TrainConfig(data="other"), "train")
     root.update(status="finished", corpus=known.model_copy(update={"name": "other"}))
     parent.update(parent=root.ref)
