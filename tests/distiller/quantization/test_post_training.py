@@ -176,10 +176,11 @@ def test_statistics_survive_their_file_and_the_originals_layout_loads(stats, tmp
         ({"histogram": {"width": 0.1, "counts": "1 2"}}, "histogram: expected"),
     ],
 )
-def test_statistics_that_are_no_numbers_are_told_as_they_are_read(stats, wrong, words):
+def test_statistics_that_are_no_numbers_are_told_as_they_are_read(stats, wrong, words, tmp_path):
     damaged = {**stats, "decoder": {**stats["decoder"], "inputs": {0: wrong}}}
+    save_stats(damaged, tmp_path / "stats.yaml")
     with pytest.raises(QuantizationError, match=re.escape(words)):
-        load_stats(damaged)
+        load_stats(tmp_path / "stats.yaml")
 
 
 @pytest.mark.parametrize("name", VECTORS["extra_corrected_average_clipping"]["configs"])
