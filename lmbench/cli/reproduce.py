@@ -72,6 +72,8 @@ def reproduce(
     taken = home.find_run(model, session, with_model=True) if model else None
     if taken is not None:
         refuse_flags("--model is scored on its own corpus", data=data)
+        if taken.home.path != home.path:
+            raise LmbenchError(f"--model {model}: name a run of this working folder, {home.path}")
         corpus = taken.read().corpus
         data = corpus.name if corpus else None
     data = data or CORPUS

@@ -113,7 +113,10 @@ def _shown(key: str, value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.4f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    # Of a setting such as a learning rate four decimals may be none.
+    return f"{value:,.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
 
 
 def _progress(log: EventLog) -> str:

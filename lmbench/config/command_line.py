@@ -47,6 +47,8 @@ def command_for(
     if parent is not None:
         words.append(_argument(parent))
     settings = dict(given)
+    if kind == "prune":
+        settings = {k: "none" if v is None else v for k, v in settings.items()}
     if kind == "pack":  # older runs have these; its command has no such flags
         settings.pop("device", None)
         settings.pop("cuda", None)

@@ -6,8 +6,10 @@ import html
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from lmbench.errors import LmbenchError
@@ -47,6 +49,7 @@ COLUMNS = (
     ("run", "Run"),
     ("name", "Name"),
     ("kind", "Kind"),
+    ("corpus", "Corpus"),
     ("sparsity", "Sparsity"),
     ("nonzero", "Non-zero parameters"),
     ("valid_ppl", "Valid ppl"),
@@ -74,10 +77,10 @@ SEED_KEYS = (
 )
 """What a row over several seeds has besides: its runs and how many, and of each perplexity the
 sample standard deviation and of how many seeds it is."""
-_ALWAYS = frozenset(key for key, _ in COLUMNS if key != "ms_per_token")
+_ALWAYS = frozenset(key for key, _ in COLUMNS if key not in ("ms_per_token", "corpus"))
 _PERPLEXITIES = ("valid_ppl", "test_ppl")
 _FURTHER = tuple(key for key, _ in (*ADAPTED, *PER_UNIT))
-_LEFT = {"run", "name", "kind", "model", "runtime"}
+_LEFT = {"run", "name", "kind", "corpus", "model", "runtime"}
 
 OVER_SEEDS = "± the sample standard deviation over n runs that differ in seed alone"
 """What a spread in a table is, for a line under it."""
@@ -172,14 +175,19 @@ def compare_runs(runs: Sequence[Run], *, over_seeds: bool = False) -> Comparison
     the perplexity of the row: fp32 for trained and pruned runs, the integers of the file for packed
     ones. A quantize run has none: it is a simulation until it is packed.
     """
-    measured, adapted = benchmarked(runs), _adapted(runs)
-    rows = tuple(
-        _row(run, run.read(), measured.get(run.ref, ())) | adapted.get(run.ref, {}) for run in runs
-    )
+    measured, adapted, names = benchmarked(runs), _adapted(runs), _names(runs)
+    texts = _texts(run.read() for run in runs)
+    of_run: dict[Path, dict[str, Any]] = {}
+    for run in runs:
+        record = run.read()
+        row = _row(run, record, measured.get(run.path, ()))
+        text = record.corpus.fingerprint if record.corpus else ""
+        named = {"run": names[run.path], "corpus": texts.get(text), "fingerprint": text}
+        of_run[run.path] = row | named | adapted.get(run.path, {})
+    rows = tuple(of_run[run.path] for run in runs)
     beside = ("part_tokens",) * any(row["part_tokens"] for row in rows)
     if over_seeds:
-        of_run = {row["run"]: row for row in rows}
-        groups = [[of_run[run.ref] for run in group] for group in one_setting(runs)]
+        groups = [[of_run[run.path] for run in group] for group in one_setting(runs)]
         # A figure of a part of a training is no sample of what the whole one comes to.
         apart: list[list[dict[str, Any]]] = []
         for group in groups:
@@ -192,10 +200,28 @@ def compare_runs(runs: Sequence[Run], *, over_seeds: bool = False) -> Comparison
     columns = tuple(
         (key, head)
         for key, head in (*COLUMNS, *ADAPTED, *PER_UNIT)
-        if key in _ALWAYS or any(_tells(key, row) for row in rows)
+        if key in _ALWAYS
+        or (len(texts) > 1 if key == "corpus" else any(_tells(key, row) for row in rows))
     )
     beside = (*(key for key, head in COLUMNS if (key, head) not in columns), *beside)
     return Comparison(rows, columns, beside)
+
+
+def _names(runs: Sequence[Run]) -> dict[Path, str]:
+    """What each run is called: by its reference, and of several working folders that have the same
+    by its path."""
+    paths: dict[str, set[Path]] = {}
+    for run in runs:
+        paths.setdefault(run.ref, set()).add(run.path)
+    return {run.path: run.ref if len(paths[run.ref]) == 1 else str(run.path) for run in runs}
+
+
+def _texts(records: Iterable[RunRecord]) -> dict[str, str]:
+    """The corpora by their fingerprints; of several of one name each with the start of its own."""
+    names = {r.corpus.fingerprint: one_line(r.corpus.name) for r in records if r.corpus}
+    often = Counter(names.values())
+    return {text: name if often[name] == 1 else f"{name} {text[:6]}"
+            for text, name in names.items()}  # fmt: skip
 
 
 def _tells(key: str, row: Mapping[str, Any]) -> bool:
@@ -222,8 +248,10 @@ def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def compare_runtimes(runs: Sequence[Run]) -> Comparison:
     """A line for each run and runtime, of the newest benchmark on this machine that measured it."""
-    measured = benchmarked(runs)
-    return runtime_table([row for run in runs for row in measured.get(run.ref, ())])
+    measured, names = benchmarked(runs), _names(runs)
+    return runtime_table(
+        [row | {"model": names[run.path]} for run in runs for row in measured.get(run.path, ())]
+    )
 
 
 def runtime_table(rows: Sequence[dict[str, Any]]) -> Comparison:
@@ -237,7 +265,7 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
         "run": run.ref,
         "name": one_line(record.name) + ", stopped early" * record.stopped_early,
         "early": record.stopped_early,
-        "finished": run.status(record) == "finished",
+        "finished": _is_whole(run, record),
         "kind": record.kind,
         "sparsity": results.get("sparsity"),
         "nonzero": results.get("nonzero"),
@@ -251,25 +279,38 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
     }
 
 
-def _adapted(runs: Sequence[Run]) -> Mapping[str, dict[str, float]]:
-    """By reference of a run the figures of `ADAPTED`, each of the newest evaluation of all of test
+def _is_whole(run: Run, record: RunRecord) -> bool:
+    """Is it finished, and what it came from too? Those that are gone are taken to have been."""
+    if run.status(record) != "finished":
+        return False
+    parent = run.home.run_of(record.parent) if record.parent else None
+    try:
+        return parent is None or _is_whole(parent, parent.read())
+    except (LmbenchError, RecursionError):
+        return True
+
+
+def _adapted(runs: Sequence[Run]) -> Mapping[Path, dict[str, float]]:
+    """By folder of a run the figures of `ADAPTED`, each of the newest evaluation of all of test
     on the run's own corpus, by the checkpoint that the run's own score is of."""
-    scored = {run.ref: scored_checkpoint(run.read()) or "best" for run in runs}
-    ends = {run.ref: end_of(run) for run in runs}
-    found = dict[str, dict[str, float]]()
+    by_name = {(run.home.path, run.ref): run for run in runs}
+    scored = {run.path: scored_checkpoint(run.read()) or "best" for run in runs}
+    ends = {run.path: end_of(run) for run in runs}
+    found = dict[Path, dict[str, float]]()
     for session in {run.session.path: run.session for run in runs}.values():
         for _, record in session.records():
-            if record.kind != "evaluate" or record.parent not in scored or record.part_tokens:
+            parent = by_name.get((session.home.path, record.parent or ""))
+            if record.kind != "evaluate" or parent is None or record.part_tokens:
                 continue
             if "data" in record.config:
                 continue
-            if record.config.get("checkpoint", "best") != scored[record.parent]:
+            if record.config.get("checkpoint", "best") != scored[parent.path]:
                 continue
-            if (record.started or record.created) < ends[record.parent]:
+            if (record.started or record.created) < ends[parent.path]:
                 continue
             known = {key: record.results.get(key) for key, _ in ADAPTED}
             figures = {key: value for key, value in known.items() if value is not None}
-            found[record.parent] = found.get(record.parent, {}) | figures
+            found[parent.path] = found.get(parent.path, {}) | figures
     return found
 
 

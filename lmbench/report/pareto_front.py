@@ -10,7 +10,7 @@ import numpy as np
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import MARKERS, Series
 
-__all__ = ["front_plot", "pareto_front"]
+__all__ = ["front_plot", "fronts_of", "pareto_front"]
 
 _MARGIN = 0.06
 
@@ -25,6 +25,20 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
+def fronts_of(
+    rows: Sequence[Mapping[str, Any]], points: Sequence[tuple[float, float]]
+) -> dict[str, list[int]]:
+    """The Pareto front of each corpus, by its fingerprint: perplexities of different texts do not
+    compare."""
+    of_text: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        of_text.setdefault(row.get("fingerprint") or "", []).append(index)
+    return {
+        text: [indices[i] for i in pareto_front([points[i] for i in indices])]
+        for text, indices in of_text.items()
+    }
+
+
 def front_plot(
     rows: Sequence[Mapping[str, Any]],
     split: Literal["test", "valid"] = "test",
@@ -32,15 +46,17 @@ def front_plot(
     least: int = 2,
 ) -> Plot | None:
     """The rows of a table with both a size (or a sparsity) and a perplexity of a whole split and a
-    whole training, and the Pareto front of their means; None where there are fewer than `least`.
+    whole training, and the Pareto front of their means, for each corpus its own; None where there
+    are fewer than `least`.
 
     An error bar goes one sample standard deviation up and down. Of sizes less is better, of
     sparsities, which are shown in per cent, more.
 
     Args:
         rows: with ``name``, ``bytes`` and ``as_packed``, or ``sparsity`` (a share in [0, 1]),
-            ``part_tokens``, ``early`` and ``test_ppl``, ``test_ppl_deviation`` (or ``valid_…``), as
-            `compare.compare_runs` has them; ``marker`` and ``colour`` where they are given.
+            ``part_tokens``, ``early`` and ``test_ppl``, ``test_ppl_deviation`` (or ``valid_…``),
+            ``corpus`` and its ``fingerprint``, as `compare.compare_runs` has them; ``marker``
+            and ``colour`` where they are given.
     """
     key = f"{split}_ppl"
     whole = [row for row in rows if not row.get("part_tokens") and not row.get("early")]
@@ -61,9 +77,12 @@ def front_plot(
             bar = f"{row['name']} ± {deviation:.2f}"
             series.append(Series(bar, np.array([size, size]), ends, style="thin"))
     better = -1.0 if by == "sparsity" else 1.0
-    front = pareto_front([(better * size, ppl) for size, ppl in points])
-    x, y = np.array(sorted(points[i] for i in front)).T
-    series.append(Series("Pareto front", x, y, style="thin"))
+    fronts = fronts_of(known, [(better * size, ppl) for size, ppl in points])
+    for text, front in fronts.items():
+        x, y = np.array(sorted(points[i] for i in front)).T
+        of = next((row["corpus"] for row in known if row.get("fingerprint", "") == text), "")
+        name = f"Pareto front, {of}" if len(fronts) > 1 else "Pareto front"
+        series.append(Series(name, x, y, style="thin"))
     sizes = [size for size, _ in points]
     room = (max(sizes) - min(sizes)) * _MARGIN or 0.5 * max(sizes) or 1.0
     window = (max(min(sizes) - room, 0.0), max(sizes) + room)

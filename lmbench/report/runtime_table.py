@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lmbench.session.store import Run
@@ -98,28 +99,28 @@ def end_of(run: Run) -> float:
     return -math.inf if noted is None else noted
 
 
-def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
-    """By reference of a run the rows of the newest benchmark that measured it on this machine.
+def benchmarked(runs: Sequence[Run]) -> Mapping[Path, list[dict[str, Any]]]:
+    """By folder of a run the rows of the newest benchmark that measured it on this machine.
 
     Rows of different benchmarks are not mixed: only those of one were measured in turns. When that
     began is each row's ``measured``. Benchmarks are looked for in the sessions of `runs`; damaged
     ones are passed over, and those of a model that was trained on since.
     """
-    ends, found = {run.ref: end_of(run) for run in runs}, dict[str, list[dict[str, Any]]]()
+    ends, found = {run.path: end_of(run) for run in runs}, dict[Path, list[dict[str, Any]]]()
+    by_name = {(run.home.path, run.ref): run.path for run in runs}
     sessions = {run.session.path: run.session for run in runs}
     for session in sessions.values():
         for _, record in session.records():
             if record.kind != "benchmark" or record.host != platform.node():
                 continue
             began = {"measured": record.started or record.created}
-            rows = record.results.get("rows", ())
-            rows = [
-                row | began
-                for row in rows
-                if row.get("model") in ends and began["measured"] >= ends[row["model"]]
-            ]
-            for ref in {row["model"] for row in rows}:
-                before = found.get(ref)
+            rows: dict[Path, list[dict[str, Any]]] = {}
+            for row in record.results.get("rows", ()):
+                path = by_name.get((session.home.path, row.get("model")))
+                if path is not None and began["measured"] >= ends[path]:
+                    rows.setdefault(path, []).append(row | began)
+            for path, measured in rows.items():
+                before = found.get(path)
                 if before is None or before[0]["measured"] <= began["measured"]:
-                    found[ref] = [row for row in rows if row["model"] == ref]
+                    found[path] = measured
     return found

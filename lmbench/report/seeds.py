@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from lmbench.errors import LmbenchError
 from lmbench.session.store import Run, RunRecord
@@ -103,15 +104,15 @@ class _Chains:
 
     def __init__(self, records: Mapping[str, RunRecord]) -> None:
         self._records = records
-        self._known: dict[str, _Chain] = {}
+        self._known: dict[tuple[Path, str], _Chain] = {}
 
     def of(self, run: Run) -> _Chain:
         way: dict[str, RunRecord] = {}
         ref: str | None = run.ref
         before = _Chain()
         while ref is not None:
-            if ref in self._known:
-                before = self._known[ref]
+            if (run.home.path, ref) in self._known:
+                before = self._known[run.home.path, ref]
                 break
             # A chain that leads back to itself is nobody's but a forger's.
             record = None if ref in way else self._record(run, ref)
@@ -122,7 +123,7 @@ class _Chains:
             way[ref] = record
             ref = record.parent
         for ref, record in reversed(way.items()):
-            before = self._known[ref] = _after(before, record)
+            before = self._known[run.home.path, ref] = _after(before, record)
         return before
 
     def _record(self, run: Run, ref: str) -> RunRecord | None:
@@ -139,7 +140,8 @@ class _Chains:
 
 def _after(before: _Chain, record: RunRecord) -> _Chain:
     settings = {key: value for key, value in record.config.items() if key != "seed"}
-    text = json.dumps([record.kind, settings, before.setting], sort_keys=True)
+    # Of a model from a file nothing tells how it was trained.
+    text = json.dumps([record.kind, settings, before.setting, record.imported], sort_keys=True)
     return _Chain(
         hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
         (json.dumps(record.config.get("seed")), *before.seeds),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import threading
@@ -38,6 +39,11 @@ def test_another_shell_sees_a_run_pauses_continues_and_stops_it(
     world.until_status(run, "stopped")
     shown = answer(capsys, "runs", "show", "1")
     assert shown["run"] == str(run.path)
+    run.update(results={**run.read().results, "dynamic": {"lr": 0.00025, "decay": 0.5}})
+    assert lmbench(["runs", "show", "1"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"lr = 0.00025\b", out)
+    assert "decay = 0.5000" in out
     assert shown["valid_ppl"] == 12.5
     assert shown["test_ppl"] is None
 

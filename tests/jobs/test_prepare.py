@@ -65,6 +65,7 @@ def test_the_command_line_reads_back_the_settings_that_a_command_is_made_from(pu
 
 @pytest.mark.parametrize("lr", [0.12345678, 1 / 3, 20.0, 1e-6, 123456789.5])
 def test_a_number_of_the_command_line_reads_back_as_the_same_number(lr):
+    assert "--nonmono none" in command_for("prune", {"nonmono": None}, parent="a/1")
     words = shlex.split(command_for("train", {"lr": lr}))
     _, bound, _ = build().parse_args(words[1:], exit_on_error=False)
     assert bound.arguments["lr"] == lr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from typing import Any
 
 import pytest
@@ -194,6 +195,10 @@ def test_a_model_is_taken_for_the_table_of_the_cache_and_for_no_other(
     assert "--data: --model is scored on its own corpus" in capsys.readouterr().err
     assert lmbench([*words, "--seeds", "2"]) == 2
     assert "--seeds: --model is of one seed" in capsys.readouterr().err
+    far = Home(home.path / "far").open_session("s").new_run(TrainConfig(), "train")
+    shutil.copytree(run.path / "best", far.path / "best")
+    assert lmbench(["reproduce", "cache", "--model", str(far.path)]) == 2
+    assert "name a run of this working folder" in capsys.readouterr().err
 
 
 def document(capsys: pytest.CaptureFixture[str], *words: str) -> Any:

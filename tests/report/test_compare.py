@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import platform
 import time
 from pathlib import Path
 
@@ -11,11 +12,20 @@ import pytest
 from rich.console import Console
 
 from lmbench.cli import run as lmbench
-from lmbench.config import EvaluateConfig, QuantizeConfig, TrainConfig
-from lmbench.report.compare import OF_ADAPTED, Comparison, compare_runs, report_session
+from lmbench.config import BenchmarkConfig, EvaluateConfig, QuantizeConfig, TrainConfig
+from lmbench.report.compare import (
+    OF_ADAPTED,
+    Comparison,
+    compare_runs,
+    compare_runtimes,
+    report_session,
+)
+from lmbench.report.pareto_front import front_plot
 from lmbench.report.tables import AS_PACKED, run_document, runs_table
 from lmbench.session import EventWriter, Home, Run
 from lmbench.session import events as ev
+from lmbench.session.records import Corpus
+from lmbench.tui.compare.selection import Compared
 
 
 @pytest.fixture
@@ -74,6 +84,49 @@ def test_the_csv_has_the_number_alone(runs):
         ("train", "29321000"),
         ("quantize", "7400000"),
     ]
+
+
+def test_runs_on_different_texts_are_told_apart_and_have_a_front_each(runs):
+    assert "Corpus" not in compare_runs(runs).write("markdown")
+    texts = [("tiny", "ab12cd34"), ("tiny", "cd12ab34"), ("other", "ef")]
+    runs.append(runs[0].session.new_run(TrainConfig(), "train", name="third"))
+    for run, (name, fingerprint), ppl in zip(runs, texts, (100.0, 50.0, 20.0), strict=True):
+        corpus = Corpus(name=name, fingerprint=fingerprint)
+        results = {"bytes": 1000 * run.id, "test_ppl": ppl}
+        run.update(corpus=corpus, results=results, status="finished")
+    comparison = compare_runs(runs)
+    assert [row["corpus"] for row in comparison.rows] == ["tiny ab12cd", "tiny cd12ab", "other"]
+    assert "| Corpus |" in comparison.write("markdown")
+    plot = front_plot(comparison.rows)
+    assert plot is not None
+    fronts = {s.label: s.y.tolist() for s in plot.series if s.label.startswith("Pareto")}
+    assert fronts == {
+        "Pareto front, tiny ab12cd": [100.0],
+        "Pareto front, tiny cd12ab": [50.0],
+        "Pareto front, other": [20.0],
+    }
+    compared = Compared()
+    compared.runs = comparison
+    assert compared.front_words == "1, 2, 3"
+    assert "dense (tiny ab12cd)" in compared.rows()[0][1][0].text
+    runs[2].update(corpus=Corpus(name="tiny", fingerprint="ab12cd34"))
+    compared.runs = compare_runs(runs)
+    # Of the first text the third is the better one, but it is larger.
+    assert compared.front_words == "1, 3, 2"
+
+
+def test_runs_of_the_same_name_of_two_working_folders_are_two(runs, tmp_path):
+    other = Home(tmp_path / "other").open_session("s").new_run(TrainConfig(), "train", name="other")
+    benchmark = other.session.new_run(BenchmarkConfig(models=(other.ref,)), "benchmark")
+    row = {"model": other.ref, "runtime": "torch", "accuracy": "exact", "ms": 0.5}
+    benchmark.update(status="finished", host=platform.node(), results={"rows": [row]})
+    other.update(status="finished", results={"valid_ppl": 190.0})
+    assert other.ref == runs[0].ref
+    rows = compare_runs([runs[0], other], over_seeds=True).rows
+    assert [row["valid_ppl"] for row in rows] == [120.0, 190.0]
+    assert [row["run"] for row in rows] == [str(runs[0].path), str(other.path)]
+    assert [row["ms_per_token"] for row in rows] == [None, 0.5]
+    assert [row["model"] for row in compare_runtimes([runs[0], other]).rows] == [str(other.path)]
 
 
 def test_the_list_of_runs_marks_the_same(runs):

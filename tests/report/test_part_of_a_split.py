@@ -72,5 +72,13 @@ def test_it_is_never_the_best(tmp_path: Path) -> None:
     compared.runs = compare_runs([whole, part])
     compared.split = "test"
     assert [row["test_ppl"] for row in compared.front()] == [715.72]
+    cached = scored(home, EvaluateConfig(cache=9), "evaluate", test_cache_ppl=60.0)
+    few = scored(home, EvaluateConfig(cache=9, tokens=5), "evaluate", test_cache_ppl=40.0)
+    beside = Compared()
+    beside.runs = compare_runs([few, cached])
+    beside.order.by = "test_cache_ppl"
+    assert [row["test_cache_ppl"] for row in beside.in_order.rows] == [60.0, 40.0]
+    cells = [[cell.text for cell in cells] for _, cells in beside.rows()]
+    assert ["60.0" in cells[0], "40.0*" in cells[1]] == [True, True]
     compared.order.by = "test_ppl"
     assert [row["test_ppl"] for row in compared.in_order.rows] == [715.72, 630.82]

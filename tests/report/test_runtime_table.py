@@ -49,10 +49,10 @@ def test_the_rows_are_those_of_the_newest_benchmark_alone(run: Run) -> None:
     later.update(status="finished", results={"rows": [row(run, "torch", 0.1)]})
     known = other.new_run(TrainConfig(), "train")
     for asked in ([run, known], [known, run]):
-        assert [r["ms"] for r in benchmarked(asked)[run.ref]] == [0.1]
+        assert [r["ms"] for r in benchmarked(asked)[run.path]] == [0.1]
     newest.update(started=newest.read().created + 60)
     for asked in ([run, known], [known, run]):
-        assert [r["ms"] for r in benchmarked(asked)[run.ref]] == [0.8, 0.2]
+        assert [r["ms"] for r in benchmarked(asked)[run.path]] == [0.8, 0.2]
     assert {r["measured"] for r in compare_runtimes([run]).rows} == {newest.read().started}
 
 

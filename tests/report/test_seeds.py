@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
+from lmbench.config import PackConfig, PruneConfig, QuantizeConfig, TrainConfig
 from lmbench.report.compare import compare_runs, report_session
 from lmbench.report.pareto_front import front_plot
 from lmbench.report.plots.export import as_csv, as_svg
@@ -72,6 +72,23 @@ def test_another_text_of_the_same_name_is_another_setting(session: Session) -> N
     for run, hashed in zip(runs, ("a", "b", "a"), strict=True):
         run.update(corpus=Corpus(name="tiny", fingerprint=hashed))
     assert numbers(one_setting(runs)) == [[1, 3], [2]]
+
+
+def test_a_model_from_a_file_is_nobodys_other_seed(session: Session) -> None:
+    runs = [train(session, seed) for seed in (1, 2)]
+    runs[0].update(imported="/models/model.pt")
+    assert numbers(one_setting(runs)) == [[1], [2]]
+
+
+def test_what_a_half_trained_model_came_to_is_no_part_of_a_mean(session: Session) -> None:
+    for seed, status in ((1, "finished"), (2, "stopped"), (3, "finished")):
+        parent = train(session, seed)
+        parent.update(status=status, results={"test_ppl": 100.0})
+        packed = session.new_run(PackConfig(), "pack", parent=parent)
+        packed.update(status="finished", results={"test_ppl": 100.0 * seed})
+    rows = compare_runs(session.runs(), over_seeds=True).rows
+    packs = {row["run"]: row["test_ppl"] for row in rows if row["kind"] == "pack"}
+    assert packs == {"s/002-pack": 200.0, "s/004-pack": 200.0}
 
 
 def test_parents_that_are_gone_or_in_a_circle_keep_runs_apart(session: Session) -> None:

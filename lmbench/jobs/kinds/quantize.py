@@ -287,5 +287,6 @@ def _score(
         sparsity=1.0 - nonzero / weights,
         bytes=job.run.model_bytes(),
         sizes=quantized_bytes(quantized),
+        split_tokens=max(len(corpus.split(split)) for split in texts),
         **results,
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any, Literal
 
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.report.compare import ADAPTED, COLUMNS, Comparison, runtime_table
-from lmbench.report.pareto_front import front_plot, pareto_front
+from lmbench.report.pareto_front import front_plot, fronts_of
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour
 from lmbench.report.runtime_table import scored_text
@@ -24,6 +25,7 @@ __all__ = ["Compared", "Table", "folder_of"]
 Table = Literal["runs", "runtimes"]
 
 _NONE = "–"  # a figure that is not there, as `numbers.perplexity` has it
+_PERPLEXITIES = ("valid_ppl", "test_ppl", *(key for key, _ in ADAPTED))
 _TWO_DIGITS = 9999.0
 _NEAR = 1e-3  # so far from the exact runtime's perplexity another one keeps to it
 _WORDS = dict((*COLUMNS, *ADAPTED)) | {
@@ -132,18 +134,23 @@ class Compared:
 
     def _run(self, row: dict[str, Any], best: bool) -> tuple[Cell, ...]:
         return (
-            _name(row, row["name"]),
+            _name(row, row["name"] + (f" ({row['corpus']})" if self._several else "")),
             Cell(row["kind"]),
             Cell(numbers.percent(row["sparsity"]) or _NONE),
             Cell(_written(row, "nonzero", "{:,}")),
             Cell(_perplexity(row, "valid_ppl")),
             Cell(_perplexity(row, "test_ppl"), "success" if best else ""),
-            *(Cell(numbers.perplexity(row.get(key))) for key in self.adapted),
+            *(Cell(_perplexity(row, key)) for key in self.adapted),
             Cell(
                 size_sign(row["as_packed"]) + numbers.size(row["bytes"]) if row["bytes"] else _NONE
             ),
             Cell(_written(row, "ms_per_token", "{:.2f}")),
         )
+
+    @property
+    def _several(self) -> bool:
+        """Are they of more than one corpus?"""
+        return any(key == "corpus" for key, _ in self.runs.columns)
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -200,9 +207,11 @@ class Compared:
         return [row for row in self.runs.rows if row["kind"] != "evaluate"]
 
     def front(self) -> list[dict[str, Any]]:
-        """The rows on the Pareto front, the smallest first."""
-        points = self._points()
-        return [points[i][0] for i in pareto_front([point for _, point in points])]
+        """The rows on the Pareto front, the smallest first; of several corpora one after the
+        other."""
+        rows, points = zip(*self._points(), strict=True) if self._points() else ((), ())
+        fronts = fronts_of(rows, points).values()
+        return [rows[i] for i in chain.from_iterable(fronts)]
 
     @property
     def front_words(self) -> str:
@@ -273,12 +282,12 @@ def _tint(value: float | None, best: float | None) -> str:
 def _figure(row: dict[str, Any], key: str) -> Any:
     """A figure that compares with those of other rows; None where there is none."""
     of_a_part = row.get("part_tokens") or row.get("early")
-    return None if of_a_part and key in ("valid_ppl", "test_ppl") else row.get(key)
+    return None if of_a_part and key in _PERPLEXITIES else row.get(key)
 
 
 def _perplexity(row: dict[str, Any], key: str) -> str:
-    mark = PART_SIGN if row[key] is not None and row.get("part_tokens") else ""
-    return numbers.perplexity(row[key]) + mark
+    mark = PART_SIGN if row.get(key) is not None and row.get("part_tokens") else ""
+    return numbers.perplexity(row.get(key)) + mark
 
 
 def _written(row: dict[str, Any], key: str, form: str) -> str:

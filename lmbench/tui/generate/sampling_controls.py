@@ -250,7 +250,9 @@ class SamplingControls(GuardedWidget, can_focus=True):
         turned = round(value + by * dial.step, 6)
         if dial.name == "top_p":
             turned = min(turned, 1.0)
-        turned = max(turned, dial.step if dial.name in ("top_p", "words") else 0)
+        least = dial.step if dial.name in ("top_p", "words") else 0
+        # What was typed may be below the first step.
+        turned = max(turned, min(least, value))
         turned = turned if isinstance(dial.default, float) else int(turned)
         if turned == value:
             self.bench.show_message(f"{dial.label} is at its {'most' if by > 0 else 'least'}")

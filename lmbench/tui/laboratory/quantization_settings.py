@@ -96,11 +96,11 @@ class InForce:
             return ""
         chosen = self.settings
         rows = chosen.per_row_embedding if self._table else chosen.per_channel_wts
-        rows, size = rows or self.codes, chosen.group_size
-        # One scale for a whole table is that of its outputs, whatever the groups.
-        if size is not None and size < self.module.columns and (rows or not self._table):
+        size = chosen.group_size
+        if size is not None and size < self.module.columns:
             return str(size)
-        return "yes" if rows else "no"
+        # A group as wide as a row is the row.
+        return "yes" if rows or self.codes or size is not None else "no"
 
     @property
     def mode(self) -> str:
@@ -254,10 +254,17 @@ def _with_all(
     return changed
 
 
-def without_own(settings: Settings, name: str) -> dict[str, Any]:
-    """The settings without what was changed for this module alone."""
-    rest = {k: v for k, v in settings["overrides"].items() if k != re.escape(name)}
-    return {**settings, "overrides": rest}
+def without_own(settings: Settings, name: str, base: Settings) -> dict[str, Any]:
+    """The settings without what was changed for this module alone: it has its own of `base`."""
+    own, overrides = re.escape(name), dict(settings["overrides"])
+    kept = base.get("overrides", {}).get(own)
+    if kept is None:
+        overrides.pop(own, None)
+    elif own in overrides:
+        overrides[own] = kept
+    else:
+        overrides = {own: kept, **overrides}
+    return {**settings, "overrides": overrides}
 
 
 def differences(settings: Settings, base: Settings) -> list[str]:

@@ -272,7 +272,7 @@ the next panel.
             await self._open_prune_form(view)
             return
         panel = self.query_one(CandidatesPanel)
-        chosen = (panel.chosen if panel.has_focus_within else None) or self.state.best
+        chosen = panel.chosen if panel.has_focus_within else self.state.of_draft
         if chosen is None:
             self.bench.show_message("no run to make: Enter evaluates the draft first", keep=False)
         elif not chosen.settings:

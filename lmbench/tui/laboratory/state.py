@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from lmbench.jobs.hosts import laboratory_messages as messages
-from lmbench.tui.laboratory.candidates import Candidate, best_first
+from lmbench.tui.laboratory.candidates import Candidate
 from lmbench.tui.laboratory.quantization_settings import (
     Settings,
     differences,
@@ -160,9 +160,10 @@ class LaboratoryState:
         self.candidates = [changed if c.number == changed.number else c for c in self.candidates]
 
     @property
-    def best(self) -> Candidate | None:
-        """Of the candidates that change something."""
-        return next((c for c in best_first(self.candidates) if c.settings), None)
+    def of_draft(self) -> Candidate | None:
+        """The draft as a candidate, where it is one."""
+        same = (c for c in self.candidates if c.settings == self.draft and c.state != "failed")
+        return next(same, None)
 
     def add(self, name: str, settings: Settings, preset: str = "", words: str = "") -> None:
         """Have these settings evaluated, unless they are a candidate already."""
@@ -246,11 +247,11 @@ class LaboratoryState:
 
     def has_own(self, name: str) -> bool:
         """Was anything changed for this module alone?"""
-        return without_own(self.draft, name)["overrides"] != self.draft["overrides"]
+        return without_own(self.draft, name, self._base) != self.draft
 
     def reset(self, name: str) -> None:
         """Take back what was changed for this module alone."""
-        self.draft = without_own(self.draft, name)
+        self.draft = without_own(self.draft, name, self._base)
         self._changed(True)
 
     # -- the slider ----------------------------------------------------------------------------

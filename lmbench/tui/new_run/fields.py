@@ -70,6 +70,10 @@ class Setting:
     bounds: str
     optional: bool
 
+    @property
+    def is_number(self) -> bool:
+        return self.shape in ("whole", "number")
+
 
 def settings_of(model: type[Config], first: str = "") -> tuple[Setting, ...]:
     """All settings of a kind of run that a form shows, by heading; `first` is the heading that
@@ -174,7 +178,7 @@ def parse(setting: Setting, text: str) -> Any:
         if text == UNSET:
             return None
         return text == _TRUE if setting.shape == "yes/no" else text
-    if not text and setting.optional:
+    if setting.optional and (not text or (setting.is_number and text.lower() == "none")):
         return None
     match setting.shape:
         case "whole":

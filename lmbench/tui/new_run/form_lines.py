@@ -87,7 +87,7 @@ def field_specs(state: FormState, corpus: str) -> list[FieldSpec]:
                 setting.choices,
                 bool(setting.choices_from),
                 setting.group if setting.group != heading else "",
-                _placeholder(setting, corpus),
+                _placeholder(setting, base, corpus),
             )
         )
         heading = setting.group
@@ -164,10 +164,12 @@ def _parent_spec(state: FormState) -> FieldSpec:
     return FieldSpec("@parent", "start from", value, note, names or ("none",))
 
 
-def _placeholder(setting: Setting, corpus: str) -> str:
+def _placeholder(setting: Setting, base: Any, corpus: str) -> str:
     """What an empty field stands for."""
     if setting.choices_from == "corpora":
         return corpus
+    if base is not None and (words := shown(setting, base)):
+        return words
     return "none" if setting.optional or setting.shape == "texts" else ""
 
 

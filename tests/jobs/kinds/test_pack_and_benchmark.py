@@ -146,6 +146,9 @@ def test_what_a_quantize_run_says_it_would_pack_to_is_what_it_packs_to(home, pre
     told = run.read().results["packed_bytes"]
     assert told == without_header(worked(run, PackConfig(threads=1), "pack"))
     assert run.read().size == (told, True)
+    corpus = open_corpus("tiny", home.path)
+    longest = max(corpus.counts[split] for split in ("valid", "test"))
+    assert run.read().results["split_tokens"] == longest
     assert run.read().results["bytes"] == run.model_bytes()
 
 

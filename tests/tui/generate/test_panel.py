@@ -194,6 +194,10 @@ async def test_a_setting_at_its_end_says_so(full):
         assert pilot.app.recent_message == "top-p is at its most"  # type: ignore[attr-defined]
         await press(pilot, "left", "left", "0", "minus")
         assert pilot.app.recent_message == "temp is at its least"  # type: ignore[attr-defined]
+        # Also where what was typed is below the first step.
+        await press(pilot, "right", "right", *"0.02", "minus")
+        assert pilot.app.recent_message == "top-p is at its least"  # type: ignore[attr-defined]
+        assert dials(pilot).values["top_p"] == 0.02
 
 
 async def test_a_setting_out_of_bounds_is_told_and_escape_takes_it_back(full):

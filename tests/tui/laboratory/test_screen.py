@@ -229,6 +229,27 @@ async def test_keeping_a_changed_draft_writes_its_settings_into_the_session(lab,
     assert path.is_relative_to(lab.session.path)
 
 
+async def test_the_draft_is_kept_and_not_a_better_candidate(lab, started):
+    async with opened(lab, "l", "enter", "b", "K") as pilot:
+        assert "no run to make: Enter evaluates the draft first" in words(pilot)
+        await press(pilot, "enter", "K")
+        await until(pilot, lambda: bool(started))
+        assert candidates(pilot)[0].name == "int8-best"
+    assert started[0].read().name == "int8-best +1"
+
+
+async def test_what_a_preset_has_of_one_module_is_no_change(lab):
+    async with opened(lab, "l") as pilot:
+        state = screen_of(pilot, LabScreen).state
+        state.draft = state._base = {**state.draft, "overrides": {"decoder": {"clip_acts": "AVG"}}}
+        assert not state.has_own("decoder")
+        before = state.draft
+        state.change_setting("precision", "decoder")
+        assert state.has_own("decoder")
+        state.reset("decoder")
+        assert state.draft == before
+
+
 async def test_the_slider_evaluates_where_it_rests_and_t_turns_to_a_tensor(lab):
     async with opened(lab, "l", "tab", "tab", "6") as pilot:
         screen = screen_of(pilot, LabScreen)

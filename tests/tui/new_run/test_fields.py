@@ -66,6 +66,13 @@ def test_what_may_be_left_open_begins_with_that_choice():
     assert [parse(one, text) for text in one.choices] == [None, False, True]
 
 
+def test_a_number_that_may_be_left_open_can_be_none():
+    assert [parse(setting(TrainConfig, "nonmono"), text) for text in ("", "none")] == [None, None]
+    assert parse(setting(TrainConfig, "teacher"), "none") == "none"
+    with pytest.raises(ValueError, match="a number is wanted"):
+        parse(setting(TrainConfig, "lr"), "none")
+
+
 def test_several_numbers_are_parted_by_blanks_or_commas():
     one = setting(SensitivityConfig, "levels")
     assert parse(one, "0, 0.5  .9") == (0.0, 0.5, 0.9)

@@ -242,6 +242,9 @@ async def test_a_pruning_starts_from_the_selected_run_with_its_settings(full, st
         pilot.app.pop_screen()
         await press(pilot, "up", "n", "p")
         assert form(pilot).form.values["@parent"] == "1 dense"
+        # Which an empty field stands for.
+        assert form(pilot).form.specs["epochs"].placeholder == "9"
+        assert form(pilot).form.specs["nonmono"].placeholder == "none"
         assert "emsize" not in form(pilot).form.values
         assert form(pilot).form.values["epochs"] == "9"
         await start(pilot)
