@@ -147,7 +147,7 @@ def prune(
                      seed="seed" in config.model_fields_set)  # fmt: skip
     config = _pruning_config(config, parent, compress, home)
     check_needs(config, asked)
-    _check(config, home, session, parent, detach=detach, json=json)
+    _check(config, home, session, parent, detach=detach, json=json, asked=asked)
     if seeds is not None and parent is not None:
         return derive_all(
             parent, "prune", config, seeds, name=name, detach=detach, json=json, place=place
@@ -197,6 +197,7 @@ def _check(
     *,
     detach: bool,
     json: bool,
+    asked: Collection[str] | None = None,
 ) -> None:
     """Check before anything is made; fetching a corpus shows a bar. Which corpus it is, the run's
     own log says where that is shown."""
@@ -208,6 +209,11 @@ def _check(
     schedule = check_schedule(config, home)
     if schedule is not None:
         check_building(config, schedule)
+        if any(policy.kind == "lr_scheduler" for policy in schedule.policies):
+            asked = config.model_fields_set if asked is None else asked
+            annealing = sorted({"patience", "anneal_factor"} & set(asked))
+            words = "does nothing with a schedule that sets the learning rate"
+            refuse_flags(words, **dict.fromkeys(annealing, True))
     if detach and not json:
         print_line(corpus.describe_choice())
     elif corpus.advice and not json:

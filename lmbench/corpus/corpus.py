@@ -256,5 +256,6 @@ def check_enough(corpus: Corpus, batch_size: int, bptt: int, eval_batch_size: in
         if have < 2 * eval_batch_size:
             raise LmbenchError(
                 f"{split} of {corpus.name} has {have:,} tokens, and evaluation needs "
-                f"{2 * eval_batch_size} ({eval_batch_size} columns of 2): give a larger {split}"
+                f"{2 * eval_batch_size} ({eval_batch_size} columns of 2): lower --eval-batch-size, "
+                f"or give a larger {split}"
             )

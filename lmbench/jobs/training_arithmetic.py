@@ -3,6 +3,9 @@ resumed run has others than it began with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from lmbench.config import TrainConfig
@@ -13,7 +16,7 @@ from lmbench.training.lstm import onednn_lacks_bf16
 from lmbench.training.precision import Precision, choose_precision
 from lmbench.training.ranks import ALONE, Ranks
 
-__all__ = ["choose_kernels", "of_another_machine", "run_precision", "without_samples"]
+__all__ = ["begun_on", "choose_kernels", "of_another_machine", "run_precision", "without_samples"]
 
 _SLOW_BF16 = (
     "--precision bf16: this processor has no products of bf16, so that a step takes many times as "
@@ -86,19 +89,31 @@ def choose_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple
     return "torch", None
 
 
-def of_another_machine(job: Job, device: torch.device) -> str | None:
-    """What a resumed run is to be warned of where it goes on with another device or other threads
-    than it began with, which sum in another order."""
-    device_before, threads_before = job.record.device, job.record.results.get("threads")
-    if not job.resuming or not device_before:
-        return None
-    if device_before.partition(":")[0] != device.type:
-        return f"the run began on {device_before} and goes on on {device}, which rounds differently"
+def begun_on(job: Job, device: torch.device) -> dict[str, Any]:
+    """The device and the threads that the run's first attempt had, as they stand in its results.
+
+    Args:
+        device: that of this attempt.
+    """
+    before = job.record.device if job.resuming else ""
+    known = job.record.results if before else {}
+    return {
+        "began_on": known.get("began_on") or before or str(device),
+        "threads": known.get("threads") or torch.get_num_threads(),
+    }
+
+
+def of_another_machine(begun: Mapping[str, Any], device: torch.device) -> str | None:
+    """What a run is to be warned of where it goes on with another device or other threads than it
+    has `begun_on`, which sum in another order."""
+    if begun["began_on"].partition(":")[0] != device.type:
+        before = begun["began_on"]
+        return f"the run began on {before} and goes on on {device}, which rounds differently"
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads_before in (None, threads):
+    if device.type != "cpu" or begun["threads"] == threads:
         return None
     return (
-        f"the run began with --threads {threads_before} and goes on with {threads}, which sum in "
+        f"the run began with --threads {begun['threads']} and goes on with {threads}, which sum in "
         "another order"
     )
 

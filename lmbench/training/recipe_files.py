@@ -15,6 +15,7 @@ from lmbench.config.setting import first_mistake
 from lmbench.distiller.errors import ScheduleError, did_you_mean
 from lmbench.distiller.yaml_values import YamlPlaces, one_line, read_yaml
 from lmbench.errors import LmbenchError
+from lmbench.user_folder import expanded
 
 __all__ = ["recipe_names", "recipe_settings", "recipe_summary"]
 
@@ -40,7 +41,7 @@ def recipe_settings(name_or_path: str) -> dict[str, Any]:
     Raises:
         LmbenchError: there is none, or a line for each mistake in it.
     """
-    path = Path(name_or_path)
+    path = expanded(Path(name_or_path))
     if not path.is_file():
         if name_or_path not in recipe_names():
             hint = did_you_mean(name_or_path, recipe_names(), "recipes")

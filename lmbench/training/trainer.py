@@ -119,6 +119,7 @@ class Trainer:
         )  # fmt: skip
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)
+        self._measured = 0
         # A schedule has its part between the gradients and the update, and autograd (under a
         # teacher, or in ``exact``) may put the gradients elsewhere at each step.
         alone = scheduler is None and isinstance(objective, CrossEntropy)
@@ -160,6 +161,7 @@ class Trainer:
         began = logged = self._meter.now()
         saved = time.perf_counter()
         self._meter.restart()
+        self._measured = position.batch
         logged_loss, logged_batch = self._epoch_loss(), position.batch
         while position.batch < batches:
             self.batch()
@@ -340,7 +342,8 @@ class Trainer:
         position, n = self.position, self.position.batches
         loss, norm = self._means()
         position.epoch_loss += loss * n
-        first = self._windows.start(position.epoch, position.batch - n)
+        # Those before a resume are another process's.
+        first = self._windows.start(position.epoch, max(position.batch - n, self._measured))
         rows = self._windows.start(position.epoch, position.batch) - first
         self.emit(
             Step(

@@ -71,6 +71,18 @@ def test_a_pruning_takes_its_parents_optimizer_and_the_recipe_takes_it_back(
     assert not {"optimizer", "lr_schedule"} & config.keys()
 
 
+def test_what_anneals_on_a_plateau_is_refused_beside_a_schedule_that_sets_the_rate(
+    home: Home, capsys: Capture
+) -> None:
+    Path("rate.yaml").write_text(
+        "version: 1\nlr_schedulers: {half: {class: ExponentialLR, gamma: 0.5}}\npolicies:\n"
+        "- {lr_scheduler: {instance_name: half}, starting_epoch: 0, ending_epoch: 3, frequency: 1}"
+    )
+    for command in (["train", *SMALL, "--compress"], ["prune", *SMALL, "--schedule"]):
+        line = complaint(capsys, *command, "rate.yaml", "--patience", "3")
+        assert "--patience: does nothing with a schedule that sets the learning rate" in line
+
+
 def test_a_recipe_may_hold_the_schedule_of_a_pruning(home: Home, capsys: Capture) -> None:
     Path("small.yaml").write_text("version: 1\nsettings: {compress: small-80, epochs: 1}\n")
     made = answer(capsys, "prune", "1", "--recipe", "small.yaml")

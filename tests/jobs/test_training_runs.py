@@ -323,7 +323,7 @@ def test_rotating_a_pruned_model_says_that_it_fills_up_the_zeros(
     answer(capsys, "prune", "@", "--schedule", "agp.yaml", "--epochs", "3")
     short = ("--schedule", "agp.yaml", "--epochs", "1", "--projection")
     document = answer(capsys, "prune", "@", *short)
-    warned = "70% of the embedding of run default/002-prune is zero, and rotating"
+    warned = "of run default/002-prune 70% of encoder.weight were zero, and rotating"
     assert warned in "".join(document["results"]["warnings"])
 
 

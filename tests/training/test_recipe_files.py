@@ -22,6 +22,12 @@ def test_the_plain_recipe_is_the_defaults() -> None:
     assert validate(TrainConfig, recipe_settings("plain")) == TrainConfig()
 
 
+def test_a_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("version: 1\nsettings: {lr: 3}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert recipe_settings("~/mine.yaml") == {"lr": 3}
+
+
 def test_the_recipes_are_of_their_papers() -> None:
     awd = validate(TrainConfig, recipe_settings("awd"))
     assert (awd.nonmono, awd.lr, awd.decay, awd.rate_schedule) == (5, 30.0, 1.0, "decay")

@@ -104,6 +104,22 @@ def test_the_time_that_a_run_waits_counts_as_no_time(
     assert all(event.tokens_per_s > 0.01 for event in recorder.of(Step))
 
 
+def test_the_first_rate_after_a_resume_is_of_what_was_worked_on_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed_meter.Meter, "rate", lambda meter, tokens: float(tokens))
+    config = small(epochs=1, event_interval=5)
+    stopped = Recorder(stop_after=9)
+    trainer(config, tmp_path, stopped).run()
+    resumed = Recorder()
+    again = trainer(config, tmp_path, resumed)
+    again.restore(tmp_path / "last")
+    assert again.position.batch == 9
+    again.run()
+    first, second = [event.tokens_per_s for event in resumed.of(Step)[:2]]
+    assert 5 * first == second == 5 * config.bptt * config.batch_size
+
+
 @pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
 @pytest.mark.parametrize("schedule", [None, AGP], ids=["dense", "pruned"])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(

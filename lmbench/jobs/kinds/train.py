@@ -26,6 +26,7 @@ from lmbench.jobs.launch_ranks import launch_ranks
 from lmbench.jobs.run_schedule import build_scheduler, plan_on_shape
 from lmbench.jobs.sweeps.early_stopping import watch_rungs
 from lmbench.jobs.training_arithmetic import (
+    begun_on,
     choose_kernels,
     of_another_machine,
     run_precision,
@@ -144,7 +145,8 @@ def _train(
     compute_in(precision)
     kernels, of_kernels = choose_kernels(job, config, device)
     of_samples = without_samples(config, precision)
-    of_machine = of_another_machine(job, device)
+    begun = begun_on(job, device)
+    of_machine = of_another_machine(begun, device)
     ends_here = watch_rungs(job)
     splits = Splits(
         ranks.share(batchify(corpus.split("train"), config.batch_size, device)),
@@ -184,17 +186,15 @@ def _train(
     # Not before: a resumed run voids what was logged since its checkpoint.
     of_schedule = _of_schedule(job, config, corpus.ntokens)
     found = (of_parent, of_precision, of_kernels, of_samples, of_machine, of_teacher, *of_schedule)
-    warnings = [warning for warning in found if warning]
     said = _warned_of(job)
-    for warning in warnings:
-        if warning not in said:
+    for warning in found:
+        if warning and warning not in said:
             job.warn(warning)
-    if warnings:
-        job.add_results(warnings=warnings)
+    if counting := _warned_of(job):
+        job.add_results(warnings=counting)
     job.add_results(
-        parameters=weights, biases=biases, precision=precision, kernels=kernels,
-        threads=torch.get_num_threads(),
-    )  # fmt: skip
+        parameters=weights, biases=biases, precision=precision, kernels=kernels, **begun
+    )
     trainer.run()
     if job.halt is not None:
         # What is left of it goes on later or never: the test set is for whole trainings.
@@ -205,10 +205,10 @@ def _train(
         _score(job, trainer, scheduler, corpus)
 
 
-def _warned_of(job: Job) -> set[str]:
-    """What an earlier attempt has warned of, in events that still count."""
+def _warned_of(job: Job) -> list[str]:
+    """What this attempt and earlier ones have warned of, in events that still count."""
     events = EventLog(job.run.events_path).poll()
-    return {event.message for event in events if isinstance(event, Warned)}
+    return list(dict.fromkeys(event.message for event in events if isinstance(event, Warned)))
 
 
 def _of_schedule(job: Job, config: TrainConfig, types: int) -> list[str]:
@@ -267,7 +267,8 @@ def build_objective(
     from lmbench.deploy.load_model import load_run
     from lmbench.training.distillation import Distillation
 
-    loaded = load_run(teacher, device=str(device))
+    which = "best" if teacher.checkpoint("best") else "last"
+    loaded = load_run(teacher, which, device=str(device))
     weight, temperature = config.distill_weight, config.distill_temp
     taught = Distillation(loaded.recurrent, temperature, weight, regularisation, loss)
     return taught, _note_teacher(job, teacher, loaded.path)
@@ -293,7 +294,7 @@ _FEW_ZEROS = 0.01
 
 def load_parent(job: Job, model: RNNModel, ranks: Ranks) -> str | None:
     """Begin with the weights of the parent's best checkpoint, rotated where the model has a
-    projection and the parent none; gives a warning.
+    projection and the parent none; gives a warning where that undoes a pruning.
 
     Raises:
         LmbenchError: the parent has none yet, or one that does not fit the model.
@@ -316,14 +317,24 @@ def load_parent(job: Job, model: RNNModel, ranks: Ranks) -> str | None:
     from lmbench.deploy.load_model import load_run
 
     before = load_run(parent, which).recurrent
-    model.load_state_dict(rotated(before).state_dict())
-    zeros = 1 - int(torch.count_nonzero(before.encoder.weight)) / before.encoder.weight.numel()
-    if zeros < _FEW_ZEROS:
+    after = rotated(before)
+    model.load_state_dict(after.state_dict())
+    kept = dict(after.named_parameters())
+    lost = [
+        f"{zeros:.0%} of {name}"
+        for name, weight in before.named_parameters()
+        if (zeros := _zeros(weight)) >= _FEW_ZEROS > _zeros(kept[name])
+    ]
+    if not lost:
         return None
     return (
-        f"{zeros:.0%} of the embedding of run {parent.ref} is zero, and rotating it has filled it "
-        "up: prune the run that it was made from"
+        f"of run {parent.ref} {', '.join(lost)} were zero, and rotating has filled that up: prune "
+        "the run that it was made from"
     )
+
+
+def _zeros(weight: Tensor) -> float:
+    return 1 - int(torch.count_nonzero(weight)) / weight.numel() if weight.dim() == 2 else 0.0
 
 
 def _begin(job: Job, trainer: Trainer, precision: Precision, parameters: int) -> None:

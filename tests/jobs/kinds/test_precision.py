@@ -182,6 +182,14 @@ def test_a_sampled_gradient_goes_to_the_loss_and_is_warned_of_where_it_cannot_be
     assert [line for line in warnings(job) if "one at temperature 1" in line]
 
 
+def test_a_teacher_that_was_stopped_in_its_first_epoch_teaches_by_its_last_model(
+    home: Home, calls: list[tuple[str, object]]
+) -> None:
+    teacher = train(home).run
+    shutil.rmtree(teacher.path / "best")
+    assert train(home, teacher=teacher.ref).record.results["teacher_sha256"]
+
+
 def test_that_its_teacher_has_trained_on_stays_among_the_warnings_of_a_resumed_run(
     home: Home, calls: list[tuple[str, object]]
 ) -> None:
@@ -208,5 +216,6 @@ def test_what_a_resumed_run_is_warned_of_stays_in_its_log_once(
         assert len(told) == 2
         assert "computes in fp32" in told[0]
         assert "began with the compiled kernels" in told[1]
+        assert job.record.results["warnings"] == told
         # Each resume goes on from the same checkpoint, and is no more exact than the one before.
         assert job.record.results["kernels"] == "amx"

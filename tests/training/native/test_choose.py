@@ -16,7 +16,7 @@ from waiting import until
 from lmbench.compile_kernels import NativeUnavailableError, Unit
 from lmbench.config import TrainConfig, validate
 from lmbench.distiller.quantization.trained_codes import TrainedCodes
-from lmbench.jobs.training_arithmetic import choose_kernels, of_another_machine
+from lmbench.jobs.training_arithmetic import begun_on, choose_kernels, of_another_machine
 from lmbench.training import native
 from lmbench.training.native import codes, decoder, lstm, process
 
@@ -152,9 +152,16 @@ def test_a_run_that_goes_on_elsewhere_is_warned_of(
     results = {} if threads is None else {"threads": threads}
     record = SimpleNamespace(device=device, results=results)
     given: Any = SimpleNamespace(resuming=resuming, record=record)
-    warning = of_another_machine(given, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    begun = begun_on(given, cpu)
+    warning = of_another_machine(begun, cpu)
     assert (warning is None) == (says is None)
     assert says is None or says in str(warning)
+    # The next attempt is compared with the first one, too.
+    given = SimpleNamespace(
+        resuming=True, record=SimpleNamespace(device="cpu", results={**results, **begun})
+    )
+    assert begun_on(given, cpu) == begun
 
 
 def test_a_processor_with_neither_is_no_news(
