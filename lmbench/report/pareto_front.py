@@ -80,7 +80,7 @@ def front_plot(
     fronts = fronts_of(known, [(better * size, ppl) for size, ppl in points])
     for text, front in fronts.items():
         x, y = np.array(sorted(points[i] for i in front)).T
-        of = next((row["corpus"] for row in known if row.get("fingerprint", "") == text), "")
+        of = known[front[0]].get("corpus")
         name = f"Pareto front, {of}" if len(fronts) > 1 else "Pareto front"
         series.append(Series(name, x, y, style="thin"))
     sizes = [size for size, _ in points]
