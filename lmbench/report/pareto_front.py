@@ -27,16 +27,15 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def fronts_of(
     rows: Sequence[Mapping[str, Any]], points: Sequence[tuple[float, float]]
-) -> dict[str, list[int]]:
-    """The Pareto front of each corpus, by its fingerprint: perplexities of different texts do not
-    compare."""
+) -> list[list[int]]:
+    """The Pareto front of each corpus: perplexities of different texts do not compare."""
     of_text: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         of_text.setdefault(row.get("fingerprint") or "", []).append(index)
-    return {
-        text: [indices[i] for i in pareto_front([points[i] for i in indices])]
-        for text, indices in of_text.items()
-    }
+    return [
+        [indices[i] for i in pareto_front([points[i] for i in indices])]
+        for indices in of_text.values()
+    ]
 
 
 def front_plot(
@@ -78,7 +77,7 @@ def front_plot(
             series.append(Series(bar, np.array([size, size]), ends, style="thin"))
     better = -1.0 if by == "sparsity" else 1.0
     fronts = fronts_of(known, [(better * size, ppl) for size, ppl in points])
-    for text, front in fronts.items():
+    for front in fronts:
         x, y = np.array(sorted(points[i] for i in front)).T
         of = known[front[0]].get("corpus")
         name = f"Pareto front, {of}" if len(fronts) > 1 else "Pareto front"

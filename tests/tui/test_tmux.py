@@ -5,9 +5,9 @@ One day: a training is started from the form, watched, zoomed and read, sampled 
 branched from; pruned under a schedule that is edited, and watched; both are asked the same. The
 workbench is left with a run alive, and everything is found again.
 
-Another, on demand, in the laboratory, on a small corpus: settings are evaluated, a run is made of the best
-candidate, the slider is moved; each tensor's sensitivity is measured and the schedule that follows
-is started; all is compared and exported.
+Another, on demand, in the laboratory, on a small corpus: settings are evaluated, a run is made of
+the best candidate, the slider is moved; each tensor's sensitivity is measured and the schedule that
+follows is started; all is compared and exported.
 """
 
 from __future__ import annotations

@@ -210,8 +210,7 @@ class Compared:
         """The rows on the Pareto front, the smallest first; of several corpora one after the
         other."""
         rows, points = zip(*self._points(), strict=True) if self._points() else ((), ())
-        fronts = fronts_of(rows, points).values()
-        return [rows[i] for i in chain.from_iterable(fronts)]
+        return [rows[i] for i in chain.from_iterable(fronts_of(rows, points))]
 
     @property
     def front_words(self) -> str:
