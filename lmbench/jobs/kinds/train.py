@@ -267,8 +267,7 @@ def build_objective(
     from lmbench.deploy.load_model import load_run
     from lmbench.training.distillation import Distillation
 
-    which = "best" if teacher.checkpoint("best") else "last"
-    loaded = load_run(teacher, which, device=str(device))
+    loaded = load_run(teacher, _best_there_is(teacher), device=str(device))
     weight, temperature = config.distill_weight, config.distill_temp
     taught = Distillation(loaded.recurrent, temperature, weight, regularisation, loss)
     return taught, _note_teacher(job, teacher, loaded.path)
@@ -300,7 +299,7 @@ def load_parent(job: Job, model: RNNModel, ranks: Ranks) -> str | None:
         LmbenchError: the parent has none yet, or one that does not fit the model.
     """
     parent = parent_of(job)
-    which = "best" if parent.checkpoint("best") else "last"
+    which = _best_there_is(parent)
     folder = parent.checkpoint(which)
     if folder is None:
         raise LmbenchError(f"run {parent.ref} has no checkpoint to start from yet")
@@ -331,6 +330,11 @@ def load_parent(job: Job, model: RNNModel, ranks: Ranks) -> str | None:
         f"of run {parent.ref} {', '.join(lost)} were zero, and rotating has filled that up: prune "
         "the run that it was made from"
     )
+
+
+def _best_there_is(run: Run) -> str:
+    """A run that was stopped in its first epoch has its last checkpoint alone."""
+    return "best" if run.checkpoint("best") else "last"
 
 
 def _zeros(weight: Tensor) -> float:
