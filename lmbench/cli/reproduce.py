@@ -10,7 +10,7 @@ from rich.table import Table
 from lmbench.cli.flags import Whole, refuse_flags
 from lmbench.cli.output import Json, console, print_json
 from lmbench.cli.progress import corpus_progress
-from lmbench.cli.start_run import work_through_all
+from lmbench.cli.start_run import was_deleted, work_through_all
 from lmbench.config import TrainConfig
 from lmbench.config.training import ModelConfig
 from lmbench.errors import LmbenchError
@@ -84,18 +84,21 @@ def reproduce(
     changes |= _shape_of(taken)
     plans = [plan(table, scale, {**changes, "seed": first + n}) for n in range(seeds)]
     check_session_name(session)
+    text = None
     if taken is None:
         with corpus_progress() as progress:
-            check_rows(plans[0], home, progress)
+            text = check_rows(plans[0], home, progress)
     opened = home.open_session(session)
-    made = [make_runs(opened, one, taken) for one in plans]
-    runs = [run for of_seed in made for run in of_seed]
+    made = [make_runs(opened, one, taken, text) for one in plans]
+    runs = [run for of_seed in made for run in of_seed if run != taken]
     code = 0
     if detach:
         for run in runs:
             begin(run)
     else:
         code = work_through_all(runs, json=json)
+        if any(was_deleted(run) for run in runs):
+            raise LmbenchError("a row's run was deleted: the same command again makes it anew")
     rows = over_seeds([compared(one, of_seed) for one, of_seed in zip(plans, made, strict=True)])
     if json:
         named = [

@@ -193,7 +193,7 @@ def continue_(*run: str, session: SessionName = "default", json: Json = False) -
 
 @app.command
 def checkpoint(*run: str, session: SessionName = "default", json: Json = False) -> int:
-    """Have runs write a checkpoint now.
+    """Have trainings write a checkpoint now.
 
     Args:
         run: one or more runs.

@@ -154,12 +154,13 @@ def start_all(make: Callable[[], Iterator[Run]], *, detach: bool, json: bool) ->
         else:
             _submit_elsewhere(runs)
     code = 0 if detach else work_through_all(runs, json=json, go_on=True)
+    kept = [run for run in runs if not was_deleted(run)]
     if json:
-        print_json([run_document(run) for run in runs])
+        print_json([run_document(run) for run in kept])
     elif detach:
-        print_line(f"{', '.join(run.ref for run in runs)}: `lmbench runs list` shows them")
+        print_line(f"{', '.join(run.ref for run in kept)}: `lmbench runs list` shows them")
     else:
-        print_line(over_seeds(runs))
+        print_line(over_seeds(kept))
     return code
 
 
@@ -251,8 +252,9 @@ def _seed(run: Run) -> int:
 
 
 def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) -> int:
-    """Work through runs one after the other, those that are finished passed over; gives the exit
-    code. Ctrl-C stops the one at work and takes the others out of the queue.
+    """Work through runs one after the other, those that are finished passed over, and those that
+    somebody deletes meanwhile; gives the exit code. Ctrl-C stops the one at work and takes the
+    others out of the queue.
 
     Args:
         go_on: past a run that fails or is stopped, with those that do not need it; else that ends
@@ -261,29 +263,41 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
     code = 0
     _submit_elsewhere(runs)
     for place, run in enumerate(runs):
-        if run.status() == "finished":
-            continue
-        if go_on and _stays_behind(run):
-            # On a cluster several are at work at once, of which one is followed.
-            record = run.read()
-            if (status := run.status(record)) != "queued" and not record.stopped_early:
-                why = launch.why_lost(run) if status == "lost" else record.reason
-                complain(f"{run.ref}: {why or f'was {status} before its end'}")
-                code = 1
-            continue
-        if not json:
-            note(f"{place + 1} of {len(runs)}: {run.ref} {run.read().name}")
-        # By the queue alone: beside the supervisor that the first run leaves, one that is begun at
-        # once would compute beside another, or before the run that it starts from is finished.
-        _, failed = work_through(partial(_begun, run), json=json, document=False)
-        if not go_on and run.status() == "stopped":
-            note("the same command again goes on with it")
-            failed = INTERRUPTED
+        try:
+            if run.status() == "finished":
+                continue
+            if go_on and _stays_behind(run):
+                # On a cluster several are at work at once, of which one is followed.
+                record = run.read()
+                if (status := run.status(record)) != "queued" and not record.stopped_early:
+                    why = launch.why_lost(run) if status == "lost" else record.reason
+                    complain(f"{run.ref}: {why or f'was {status} before its end'}")
+                    code = 1
+                continue
+            if not json:
+                note(f"{place + 1} of {len(runs)}: {run.ref} {run.read().name}")
+            # By the queue alone: beside the supervisor that the first run leaves, one that is begun
+            # at once would compute beside another, or before the run that it starts from is
+            # finished.
+            _, failed = work_through(partial(_begun, run), json=json, document=False)
+            if not go_on and run.status() == "stopped":
+                note("the same command again goes on with it")
+                failed = INTERRUPTED
+        except LmbenchError:
+            if not was_deleted(run):
+                raise
+            complain(f"{run.ref} was deleted")
+            failed = 1
         if failed == INTERRUPTED or (failed and not go_on):
-            _leave_queue(runs)
+            _leave_queue([run for run in runs if not was_deleted(run)])
             return failed
         code = code or min(failed, 1)
     return code
+
+
+def was_deleted(run: Run) -> bool:
+    """By another process, since it was made."""
+    return not run.path.is_dir()
 
 
 def _submit_elsewhere(runs: Sequence[Run]) -> None:

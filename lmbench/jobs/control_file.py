@@ -13,10 +13,11 @@ from typing import Literal
 from lmbench.errors import LmbenchError
 from lmbench.session.store import Run
 
-__all__ = ["Word", "ask", "asked"]
+__all__ = ["Word", "ask", "asked", "is_to_end"]
 
-# `kill` is not for the worker: by it the supervisor knows who killed the process.
-Word = Literal["pause", "continue", "checkpoint", "stop", "kill"]
+# `kill` is not for the worker: by it the supervisor knows who killed the process. `end` stops as
+# `stop` does, but is no wish of the user's: a worker that got SIGTERM says it to its ranks.
+Word = Literal["pause", "continue", "checkpoint", "stop", "end", "kill"]
 
 
 def ask(run: Run, word: Word) -> None:
@@ -44,3 +45,8 @@ def asked(run: Run) -> list[str]:
         return run.control_path.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         return []
+
+
+def is_to_end(run: Run) -> bool:
+    """Has the latest worker been asked to stop, by the user or by what started it?"""
+    return bool({"stop", "end"} & {*asked(run)})

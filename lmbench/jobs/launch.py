@@ -34,6 +34,7 @@ __all__ = [
     "Look",
     "all_or_none",
     "follow",
+    "leave_queue",
     "queue",
     "request",
     "requeue",
@@ -111,6 +112,15 @@ def all_or_none() -> Iterator[list[Run]]:
         raise
 
 
+def leave_queue(runs: Sequence[Run]) -> None:
+    """Take those of `runs` that wait out of the queue, the last first, as far as that is possible:
+    of what was begun and broken off, none is to begin with the next run of any kind."""
+    for run in reversed(runs):
+        with suppress(LmbenchError, OSError):
+            if run.status() == "queued":
+                request(run, "stop")
+
+
 def follow(run: Run) -> Iterator[Look]:
     """Look at a run until it has ended; each look comes with the new events, if any.
 
@@ -167,6 +177,8 @@ def request(run: Run, action: Action) -> None:
     status = run.status(record)
     if status not in LIVE:
         raise LmbenchError(f"run {run.ref} is {status}: {_instead(action, status)}")
+    if action == "checkpoint" and record.kind not in ("train", "prune"):
+        raise LmbenchError(f"run {run.ref} is no training: it has no checkpoint to write")
     if action == "kill":
         _kill(run, record)
     elif action == "pause" and status == "paused":
@@ -192,7 +204,9 @@ def _kill(run: Run, record: RunRecord) -> None:
         return
     if record.pid is None or record.host != platform.node() or not run.alive(record):
         raise LmbenchError(f"run {run.ref} works on {record.host}: kill it there")
-    ask(run, "kill")
+    # By it the supervisor knows who did it; a full disk must not save the process.
+    with suppress(LmbenchError):
+        ask(run, "kill")
     try:
         if os.getpgid(record.pid) == record.pid:
             # The worker leads a group of its own: its helpers go with it.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmbench.config import TrainConfig
 from lmbench.errors import RESUME, LmbenchError
-from lmbench.jobs.control_file import ask, asked
+from lmbench.jobs.control_file import ask, is_to_end
 from lmbench.jobs.exit_reasons import why_ended
 from lmbench.jobs.job import Job
 from lmbench.jobs.rendezvous import Rendezvous, announce, missing_nodes
@@ -69,11 +69,13 @@ def launch_ranks(job: Job, config: TrainConfig) -> None:
             break
         except TimeoutError:
             if job.stop_requested and not stop_sent:
-                ask(job.run, "stop")
+                ask(job.run, "end")
                 stop_sent = True
     # What rank 0 has written there is this job's from now on.
     job.add_results(**job.update().results)
-    job.stopped = "stop" in asked(job.run)
+    # A stop that comes after the last epoch comes too late.
+    done_all = job.record.results.get("epochs", 0) >= config.epochs
+    job.stopped = is_to_end(job.run) and not done_all
 
 
 def _launch(job: Job, config: TrainConfig) -> None:
@@ -94,7 +96,7 @@ def _have_joined(run: Run, nodes: int, rendezvous: Rendezvous) -> bool:
     print(f"waits for {plural(missing, 'machine')} to join: give {join} there", flush=True)
     while missing_nodes(run.staging, nodes):
         check_attempt(run.staging)
-        if "stop" in asked(run):
+        if is_to_end(run):
             return False
         time.sleep(_POLL_S)
     return True

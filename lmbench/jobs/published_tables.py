@@ -349,7 +349,6 @@ def _quantize(
 
 
 def _packed(name: str, settings: Mapping[str, Any], given: Mapping[str, Any], parent: int) -> Row:
-    # What is packed is packed on the CPU.
-    machine = {name: value for name, value in _machine(given).items() if name != "device"}
-    config = validate(PackConfig, {**machine, **settings})
+    # Packed on the CPU; the device is that in whose queue it stands, behind its parent.
+    config = validate(PackConfig, {**_machine(given), **settings})
     return Row(name, Figures(), Step("pack", name, config, parent))

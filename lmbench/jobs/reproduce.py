@@ -19,24 +19,36 @@ from lmbench.session.store import LIVE, Home, Run, RunRecord, Session
 __all__ = ["begin", "check_rows", "compared", "make_runs", "over_seeds"]
 
 
-def check_rows(reproduction: Reproduction, home: Home, progress: Progress | None = None) -> None:
-    """See that the runs of a table can be made.
+def check_rows(
+    reproduction: Reproduction, home: Home, progress: Progress | None = None
+) -> str | None:
+    """See that the runs of a table can be made; gives the fingerprint of their corpus.
 
     Raises:
         LmbenchError: the corpus or a schedule is wrong.
     """
+    found = None
     for row in reproduction.rows:
         if isinstance(row.step.config, TrainConfig):
             has_parent = row.step.parent is not None
-            check_training(row.step.config, home, progress, has_parent=has_parent)
+            corpus = check_training(row.step.config, home, progress, has_parent=has_parent)
+            found = corpus.fingerprint
+    return found
 
 
-def make_runs(session: Session, reproduction: Reproduction, model: Run | None = None) -> list[Run]:
+def make_runs(
+    session: Session,
+    reproduction: Reproduction,
+    model: Run | None = None,
+    text: str | None = None,
+) -> list[Run]:
     """For each row its run: the session's, where it has one with the same settings that did not
     begin before its parent was finished, else a new one.
 
     Args:
         model: is taken for the first row's.
+        text: fingerprint of the corpus; runs of another text of its name do not count. None where
+            any does.
     """
     runs: list[Run] = [] if model is None else [model]
     for row in reproduction.rows[len(runs) :]:
@@ -44,7 +56,7 @@ def make_runs(session: Session, reproduction: Reproduction, model: Run | None = 
         # A model that is given may be a stopped one: whoever gives it means to.
         given = parent is not None and parent == model
         whole = -math.inf if parent is None else end_of(parent) if given else _end_of(parent)
-        known = _known(session, row.step, parent, whole)
+        known = _known(session, row.step, parent, whole, text)
         runs.append(known or make_step(session, row.step, parent))
     return runs
 
@@ -55,10 +67,14 @@ def _end_of(run: Run) -> float:
     return math.inf if record.status != "finished" or record.ended is None else record.ended
 
 
-def _known(session: Session, step: Step, parent: Run | None, since: float) -> Run | None:
+def _known(
+    session: Session, step: Step, parent: Run | None, since: float, text: str | None
+) -> Run | None:
     """The session's run of a step, if it has one that has not begun or did so after `since`."""
     wanted = (step.kind, changed_settings(step.config), parent and parent.ref)
     for run, record in session.records():
+        if text and record.corpus and record.corpus.fingerprint != text:
+            continue
         if (record.kind, record.config, record.parent) == wanted and _began(run, record) >= since:
             return run
     return None

@@ -114,7 +114,7 @@ class Requests:
             self._take(line.strip())
 
     def _take(self, word: str) -> None:
-        if word == "stop":
+        if word in ("stop", "end"):
             self._stop = True
         elif word == "checkpoint":
             self._checkpoint = True

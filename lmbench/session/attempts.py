@@ -17,7 +17,7 @@ import shutil
 import time
 from pathlib import Path
 
-from lmbench.errors import LmbenchError
+from lmbench.errors import RESUME, LmbenchError
 from lmbench.session.files import finish_swap, json_bytes
 from lmbench.session.records import RunRecord
 
@@ -96,8 +96,14 @@ def remove_fenced(run: Path) -> None:
 
 
 def check_attempt(folder: Path | None) -> None:
-    """Raises FencedError where a newer attempt has fenced this one, whose folder is gone then."""
+    """Raises FencedError where this attempt's folder is gone: a newer one has fenced it, or
+    somebody has moved or deleted the run."""
     if folder is not None and not folder.is_dir():
+        if not folder.parent.is_dir():
+            raise FencedError(
+                f"{folder.parent}: the run's folder is there no more, so its process ends; where "
+                f"it was moved, {RESUME} where it is now"
+            )
         raise FencedError(
             "a newer attempt at this run has begun, so this one "
             f"({folder.name.removeprefix(_PREFIX)}) ends and changes nothing ({folder.parent})"

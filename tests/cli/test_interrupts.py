@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from lmbench.cli import foreground, start_run
 from lmbench.cli import run as lmbench
 from lmbench.jobs import launch
-from lmbench.session import Home
+from lmbench.session import Home, Run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -112,6 +113,29 @@ def test_seeds_that_are_being_made_are_removed_again(
     command = ["train", "--data", "tiny", "--seeds", "3", "--detach", "--session", "seeds"]
     assert lmbench(command) == 130
     assert trained.session("seeds").runs() == []
+
+
+def test_a_seed_that_is_deleted_meanwhile_keeps_none_of_the_others_waiting(
+    trained: Home, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+):
+    monkeypatch.setenv("LMBENCH_HOME", str(trained.path))
+    worked: list[str] = []
+
+    def work(begin: Callable[[], Run], **_: Any) -> tuple[Run, int]:
+        done = next(run for run in trained.session("seeds").runs() if run.path.name not in worked)
+        worked.append(done.path.name)
+        done.update(status="finished", results={"test_ppl": 100.0 + done.id})
+        if done.id == 1:
+            shutil.rmtree(trained.find_run("seeds/2").path)
+        return done, 0
+
+    monkeypatch.setattr(start_run, "work_through", work)
+    command = ["train", "--data", "tiny", "--seeds", "3", "--session", "seeds"]
+    assert lmbench(command) == 1
+    said = capsys.readouterr()
+    assert "seeds/002-train was deleted" in said.err
+    assert said.out == "test ppl 102.0 ± 1.4, n = 2\n"
+    assert worked == ["001-train", "003-train"]
 
 
 def test_elsewhere_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture):

@@ -71,6 +71,11 @@ def test_a_stop_is_heard_from_then_on(job: Job) -> None:
     assert job.stopped
 
 
+def test_what_a_worker_tells_its_ranks_is_a_stop(job: Job) -> None:
+    ask(job.run, "end")
+    assert job.control() == "stop"
+
+
 def test_no_later_wish_hides_a_stop(job: Job) -> None:
     for word in ("stop", "pause", "checkpoint", "continue"):
         ask(job.run, word)

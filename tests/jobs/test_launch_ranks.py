@@ -19,8 +19,11 @@ from small_runs import make_home, new_run, wait
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from waiting import until
 
+from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.jobs import launch
+from lmbench.jobs import launch, launch_ranks
+from lmbench.jobs.control_file import ask, asked
+from lmbench.jobs.job import Job
 from lmbench.jobs.launch_ranks import RankError, _reason
 from lmbench.jobs.places.local import Local
 from lmbench.session import Home, Run
@@ -120,12 +123,33 @@ def test_requests_are_heeded_by_all_processes_at_once(home: Home) -> None:
     assert worker is not None
     os.kill(worker, signal.SIGTERM)
     assert wait(run) == "stopped"
+    # It was no wish of the user's, by which a cluster would not go on with it.
+    assert asked(run)[-1] == "end"
     assert run.read().results["test_ppl"] > 1
     assert ranks_of(run) == {}
     launch.resume(run, queue=False)
     wait_for(run, lambda event: isinstance(event, RunResumed))
     launch.request(run, "stop")
     assert wait(run) == "stopped"
+
+
+@pytest.mark.parametrize("epochs, stopped", [(3, False), (2, True)])
+def test_a_stop_after_the_last_epoch_came_too_late(
+    home: Home, monkeypatch: pytest.MonkeyPatch, epochs: int, stopped: bool
+) -> None:
+    run = new_run(home, "train", **TOGETHER, epochs=3)
+    config = run.config()
+    assert isinstance(config, TrainConfig)
+    job = Job(run, run.update(status="running"), config, resuming=False)
+
+    def trained(*_: object) -> None:
+        # As rank 0 writes it, and the user asks meanwhile.
+        run.update(results={"epochs": epochs})
+        ask(run, "stop")
+
+    monkeypatch.setattr(launch_ranks, "_launch", trained)
+    launch_ranks.launch_ranks(job, config)
+    assert job.stopped == stopped
 
 
 def failure(folder: Path, code: int, words: str = "") -> ProcessFailure:

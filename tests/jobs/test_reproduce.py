@@ -15,10 +15,12 @@ from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs.published_tables import SCALES, TABLES, plan
+from lmbench.jobs.queue import device_of
 from lmbench.jobs.reproduce import compared, make_runs, over_seeds
 from lmbench.report.published_figures import CACHED
 from lmbench.session import EventWriter, Home, Run
 from lmbench.session.events import RunResumed, RunStarted
+from lmbench.session.store import Corpus
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -81,6 +83,25 @@ def test_runs_that_are_there_are_not_made_again(home: Home) -> None:
     # The dense model is that of the pruning table, too.
     assert make_runs(session, plan("pruning", "small", {"data": "tiny"}))[0] == runs[0]
     assert len(session.runs()) == len(runs) + 4
+
+
+def test_runs_of_another_text_of_that_name_do_not_count(home: Home) -> None:
+    session = home.open_session("s")
+    wanted = plan("pruning", "small", {"data": "tiny"})
+    dense, *pruned = make_runs(session, wanted, text="old")
+    dense.update(corpus=Corpus(name="tiny", fingerprint="old"))
+    again = make_runs(session, wanted, text="new")
+    assert again[0] != dense
+    # These have read no text yet.
+    assert again[1:] == pruned
+    assert make_runs(session, wanted, text="old")[0] == dense
+
+
+def test_what_is_packed_waits_in_the_queue_of_its_model(home: Home) -> None:
+    wanted = plan("bits", "small", {"data": "tiny", "device": "cpu"})
+    runs = make_runs(home.open_session("s"), wanted)
+    assert {device_of(run) for run in runs} == {"cpu"}
+    assert {run.read().config["device"] for run in runs} == {"cpu"}
 
 
 def test_a_row_of_a_half_trained_model_is_made_anew(home: Home) -> None:
@@ -199,6 +220,35 @@ def test_a_model_is_taken_for_the_table_of_the_cache_and_for_no_other(
     shutil.copytree(run.path / "best", far.path / "best")
     assert lmbench(["reproduce", "cache", "--model", str(far.path)]) == 2
     assert "name a run of this working folder" in capsys.readouterr().err
+
+
+def test_a_model_that_is_given_is_trained_no_further(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ("--emsize", "8", "--nhid", "8", "--epochs", "1", "--threads", "1")
+    assert lmbench(["train", "--data", "tiny", *small]) == 0
+    run = home.find_run("default/1")
+    run.transition("stopped")
+    begun: list[Run] = []
+    monkeypatch.setattr("lmbench.cli.reproduce.begin", begun.append)
+    assert lmbench(["reproduce", "cache", "--model", run.ref, "--detach"]) == 0
+    assert len(begun) == 3
+    assert run not in begun
+
+
+def test_a_row_that_is_deleted_meanwhile_ends_the_table_in_a_line(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deleted(begin: Any, **_: Any) -> tuple[Run, int]:
+        gone = home.find_run("reproduce/2")
+        shutil.rmtree(gone.path)
+        return home.find_run("reproduce/1"), 0
+
+    monkeypatch.setattr("lmbench.cli.start_run.work_through", deleted)
+    assert lmbench(["reproduce", "training", "--data", "tiny"]) == 2
+    said = capsys.readouterr().err
+    assert "reproduce/002-train was deleted" in said
+    assert "the same command again makes it anew" in said
 
 
 def document(capsys: pytest.CaptureFixture[str], *words: str) -> Any:

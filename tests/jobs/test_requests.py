@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from live_runs import make_live
 
-from lmbench.config import EvaluateConfig
+from lmbench.config import EvaluateConfig, TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.control_file import ask, asked
@@ -24,12 +25,23 @@ def run(tmp_path: Path) -> Run:
     return Home(tmp_path).open_session().new_run(EvaluateConfig(), "evaluate")
 
 
-@pytest.mark.parametrize("action", ["pause", "continue", "checkpoint", "stop"])
+@pytest.mark.parametrize("action", ["pause", "continue", "stop"])
 def test_a_live_run_is_asked_through_its_control_file(run: Run, action: launch.Action) -> None:
     make_live(run)
     launch.request(run, action)
     assert asked(run) == [action]
     assert run.read().status == "running"
+
+
+def test_only_a_training_is_asked_for_a_checkpoint(run: Run, tmp_path: Path) -> None:
+    training = Home(tmp_path).open_session().new_run(TrainConfig(), "train")
+    for one in (run, training):
+        make_live(one)
+    launch.request(training, "checkpoint")
+    assert asked(training) == ["checkpoint"]
+    with pytest.raises(LmbenchError, match="is no training: it has no checkpoint to write"):
+        launch.request(run, "checkpoint")
+    assert asked(run) == []
 
 
 @pytest.mark.parametrize("status", ["finished", "stopped", "failed", "lost"])
@@ -112,6 +124,16 @@ def test_a_run_whose_worker_was_killed_before_it_claimed_it_goes_on_by_itself(
     ask(run, "stop")
     assert launch.take_over(run, job) == goes_on
     assert run.read().status == status
+
+
+@pytest.mark.parametrize("word, goes_on", [("end", True), ("stop", False)])
+def test_a_run_of_several_ranks_goes_on_in_the_next_job_unless_its_user_stopped_it(
+    run: Run, word: Literal["end", "stop"], goes_on: bool
+) -> None:
+    """At its time limit the worker tells its ranks by the same file."""
+    run.update(status="stopped", job="7_0")
+    ask(run, word)
+    assert launch.take_over(run, "7_0") == goes_on
 
 
 @pytest.mark.parametrize("claimed", [False, True])

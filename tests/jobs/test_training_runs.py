@@ -460,6 +460,27 @@ def test_a_run_that_goes_on_has_no_test_figures_of_the_model_that_it_was(
     assert "test_ppl" in run.read().results
 
 
+def test_a_stop_that_comes_as_the_last_epoch_is_validated_comes_too_late(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_allowed", None)
+    run = new_run(home, "whole", epochs=1, batch_size=20)
+    asked: list[str] = []
+
+    def end_epoch(trainer: Trainer) -> None:
+        end(trainer)
+        asked.append("stop")
+
+    end = Trainer._end_epoch
+    monkeypatch.setattr(Trainer, "_end_epoch", end_epoch)
+    monkeypatch.setattr(Requests, "next", lambda _: asked[-1] if asked else None)
+    job = Job(run, run.read(), run.config(), resuming=False)
+    train.work(job)
+    assert asked
+    assert job.record.results["test_ppl"] > 1
+    assert not job.stopped
+
+
 def test_while_it_trains_a_run_has_the_size_of_its_integers_packed(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -306,11 +306,16 @@ def _from_elsewhere(run: Run, action: str) -> None:
     subprocess.run([sys.executable, "-c", code, str(run.path), action], check=True)
 
 
-def test_a_killed_run_is_stopped_at_the_users_request(world: World) -> None:
+@pytest.mark.parametrize("full", [False, True])
+def test_a_killed_run_is_stopped_at_the_users_request(world: World, full: bool) -> None:
     run = world.run("deaf")
     launch.start(run)
     world.until_working(run)
     pid = world.pid(run)
+    if full:
+        # A full disk is when one wants it.
+        run.control_path.unlink(missing_ok=True)
+        run.control_path.symlink_to("/dev/full")
     launch.request(run, "kill")
     record = run.read()
     assert (record.status, record.pid) == ("stopped", None)

@@ -71,6 +71,13 @@ def test_a_late_attempt_can_replace_nothing(run: Run) -> None:
     assert (run.read().name, content(run)) == ("second", "second")
 
 
+def test_a_run_whose_folder_was_moved_says_so_and_blames_no_newer_attempt(run: Run) -> None:
+    own = attempt(run, 1)
+    run.path.rename(run.path.with_name("elsewhere"))
+    with pytest.raises(FencedError, match="the run's folder is there no more"):
+        check_attempt(own.staging)
+
+
 @pytest.mark.parametrize("renames_done", [0, 1])
 def test_an_attempt_stopped_amid_a_swap_loses_it_and_no_checkpoint(
     renames_done: int, run: Run, monkeypatch: pytest.MonkeyPatch

@@ -92,10 +92,12 @@ class OpenedModel:
         stats = _known_stats(run, request, stamp) if stamp_of(run) == stamp else None
         if stats is None:
             stats = _calibrate(modular, rows, report)
-            path = _stats_path(run, request)
-            save_stats(stats, path)
-            # The time of the model's file is what they are known to be of it by.
-            os.utime(path, ns=(stamp, stamp))
+            # Where they cannot be kept (a full disk, another user's run), they are found anew.
+            with suppress(OSError):
+                path = _stats_path(run, request)
+                save_stats(stats, path)
+                # The time of the model's file is what they are known to be of it by.
+                os.utime(path, ns=(stamp, stamp))
         return cls(model, modular, stamp, stats, rows, sample, loaded.vocabulary)
 
     def quantized(self, settings: QuantSettings, report: Report) -> nn.Module:

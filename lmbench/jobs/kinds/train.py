@@ -195,7 +195,9 @@ def _train(
     job.add_results(
         parameters=weights, biases=biases, precision=precision, kernels=kernels, **begun
     )
-    trainer.run()
+    if trainer.run():
+        # A stop that came while the last epoch was validated came too late.
+        job.stopped = False
     if job.halt is not None:
         # What is left of it goes on later or never: the test set is for whole trainings.
         print(job.halt.reason, flush=True)

@@ -117,12 +117,7 @@ def start(prepared: Prepared, home: Home, place: str = "local") -> tuple[Session
             line = f"its runs are there already, for place {others.pop()}; leave it out"
             raise LmbenchError(f"--place {place}: session '{session.name}': {line}")
         keep(session, sweep, prepared.folder)
-        try:
-            make_missing_alone(session, place)
-        except KeyboardInterrupt:
-            # Those that are made would begin with the next run of any kind.
-            stop(session)
-            raise
+        make_missing_alone(session, place)
     hold_proposals(session, False)
     advance(session)
     return session, list(made_runs(session).values())
@@ -148,13 +143,18 @@ def next_run(session: Session) -> Run | None:
 def requeue(runs: list[Run], *, failed: bool) -> int:
     """Put stopped and lost runs back in the queue, `failed` ones too if they are wanted, and none
     that was stopped early; says how many."""
-    again, wanted = 0, ("stopped", "lost", *(("failed",) if failed else ()))
-    for run in runs:
-        record = run.read()
-        if run.status(record) in wanted and not record.stopped_early:
-            launch.requeue(run)
-            again += 1
-    return again
+    wanted = ("stopped", "lost", *(("failed",) if failed else ()))
+    again = []
+    try:
+        for run in runs:
+            record = run.read()
+            if run.status(record) in wanted and not record.stopped_early:
+                again.append(run)
+                launch.requeue(run)
+    except (KeyboardInterrupt, OSError, LmbenchError):
+        launch.leave_queue(again)
+        raise
+    return len(again)
 
 
 def resume(session: Session, *, failed: bool) -> list[Run]:

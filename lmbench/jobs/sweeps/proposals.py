@@ -88,7 +88,8 @@ def add_proposal(session: Session) -> None:
     """Propose one more combination, where all runs of those before have ended.
 
     Raises:
-        LmbenchError: the sweep cannot be read, or Optuna is not installed.
+        LmbenchError: the sweep cannot be read, what it starts from is gone, or Optuna is not
+            installed.
     """
     sweep = sweep_of(session)
     proposals, held = _proposals(session, sweep)
@@ -100,6 +101,9 @@ def add_proposal(session: Session) -> None:
     )
     if not ended or to_propose(plan) <= 0 or held:
         return
+
+    # What is wrong with those that there are (a source that was deleted) is wrong with any.
+    planned_runs(plan, session.path, session.home, session.name)
 
     def fits(combination: Combination) -> bool:
         tried = plan_of(plan.sweep, [*plan.proposals, combination])

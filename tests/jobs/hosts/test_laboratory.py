@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 from typing import Any
@@ -167,6 +168,19 @@ def test_ranges_are_found_once_and_kept_until_the_model_changes(run, lab, monkey
     # Those were the ranges of the model that is no more.
     assert calibrated()
     assert not calibrated()
+
+
+def test_a_model_opens_where_its_ranges_cannot_be_kept(run, monkeypatch):
+    for kept in run.path.glob("ranges-*.yaml"):
+        kept.unlink()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(opened_model, "save_stats", full)
+    ears = Answers()
+    Laboratory(ears).handle(probe(run))
+    assert isinstance(ears[-1], Ready), ears[-1]
 
 
 def test_ranges_of_a_quantize_run_that_began_before_the_model_was_there_are_not_taken(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -210,22 +211,48 @@ def test_runs_start_from_what_is_made_in_the_place_of_a_deleted_one(sweep_home: 
     assert again[gone].ref in parents
 
 
-def test_ctrl_c_as_runs_are_made_leaves_none_of_them_queued(
-    sweep_home: Home, monkeypatch: pytest.MonkeyPatch
+BREAKS_OFF = [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
+
+
+@pytest.mark.parametrize("error", BREAKS_OFF, ids=repr)
+def test_runs_that_are_made_when_it_breaks_off_are_not_left_queued(
+    sweep_home: Home, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     made: list[str] = []
 
     def interrupted(*arguments: Any, **named: Any) -> Run:
         if len(made) == 3:
-            raise KeyboardInterrupt
+            raise error
         made.append(named["point"])
         return make_step(*arguments, **named)
 
     monkeypatch.setattr(making, "make_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(type(error)):
         start_sweep(sweep_home)
     [session] = sweep_home.sessions()
     assert [run.status() for run in session.runs()] == ["stopped"] * 3
+
+
+@pytest.mark.parametrize("error", BREAKS_OFF, ids=repr)
+def test_runs_that_go_on_when_it_breaks_off_are_not_left_queued(
+    sweep_home: Home, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    session, runs = start_sweep(sweep_home)
+    control.stop(session)
+    again: list[Run] = []
+
+    def interrupted(run: Run) -> None:
+        if len(again) == 2:
+            raise error
+        again.append(run)
+        requeue(run)
+
+    requeue = launch.requeue
+    monkeypatch.setattr(launch, "requeue", interrupted)
+    with pytest.raises(type(error)):
+        control.resume(session, failed=False)
+    assert len(again) == 2
+    assert {run.status() for run in runs} == {"stopped"}
 
 
 def test_a_sweep_whose_rungs_cannot_be_judged_is_stopped_all_the_same(

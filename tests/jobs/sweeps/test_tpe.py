@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sweep_world import SMALL, write_sweep
 
+from lmbench.config import TrainConfig, validate
 from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.proposals import kept_plan, proposals_path, to_propose
@@ -169,6 +170,32 @@ def test_a_run_that_was_deleted_is_not_made_again_when_another_ends(sweep_home: 
     delete_run(first)
     control.advance(session)
     assert [run.id for run in session.runs()] == [2, 3, 4]
+
+
+FROM_A_RUN = """version: 1
+name: study
+search: tpe
+runs: 6
+stages:
+  - kind: prune
+    from: base/1
+    axes:
+      compress: [levels/agp-50.yaml, levels/agp-80.yaml]
+      lr: [0.5, 1.0, 2.0, 4.0]
+"""
+
+
+@needs_optuna
+def test_where_the_source_is_gone_the_search_says_so(sweep_home: Home) -> None:
+    dense = validate(TrainConfig, {"data": "tiny", "emsize": 8, "nhid": 8, "batch_size": 4})
+    source = sweep_home.open_session("base").new_run(dense, "train")
+    source.transition("finished")
+    file = write_sweep(sweep_home.path.parent / "study", FROM_A_RUN)
+    session, [run] = control.start(control.prepare(file, sweep_home), sweep_home)
+    finish(run)
+    delete_run(source)
+    with pytest.raises(LmbenchError, match="base/1"):
+        control.advance(session)
 
 
 @needs_optuna

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -53,6 +54,8 @@ class Lab(NamedTuple):
     laboratory: Laboratory
     ears: Answers
     modules: tuple[Module, ...]
+    # What `done` gave, by the settings in JSON: a key that goes round comes back to them.
+    known: dict[str, dict[str, Row]]
 
     @property
     def bench(self) -> OpenedModel:
@@ -68,9 +71,11 @@ class Lab(NamedTuple):
 
     def done(self, settings: quantization_settings.Settings) -> dict[str, Row]:
         """What the engine makes of it."""
-        chosen = QuantSettings.from_dict(settings)
-        model = self.bench.quantized(chosen, lambda *_: None)
-        return {m.name: row_of(model.get_submodule(m.name)) for m in self.modules}
+        key = json.dumps(settings)
+        if key not in self.known:
+            model = self.bench.quantized(QuantSettings.from_dict(settings), lambda *_: None)
+            self.known[key] = {m.name: row_of(model.get_submodule(m.name)) for m in self.modules}
+        return self.known[key]
 
     def one_of_each(self) -> Iterator[Module]:
         """Of all modules that are alike the first."""
@@ -129,7 +134,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     laboratory.handle(probe(run))
     ready = ears[-1]
     assert isinstance(ready, Ready), ready
-    return Lab(laboratory, ears, ready.modules)
+    return Lab(laboratory, ears, ready.modules, {})
 
 
 @pytest.mark.parametrize("preset", preset_names())
