@@ -258,7 +258,7 @@ def set_aside_run(run: Run) -> Deletion:
     """
     refuse_folder(run)
     # A worker that claims the run waits at this lock, and then finds no run.
-    with locked(run.path / ".lock"):
+    with run.locked():
         try:
             status = run.status()
         except LmbenchError:

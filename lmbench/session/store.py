@@ -12,7 +12,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,9 +140,21 @@ class Run:
     def write(self, record: RunRecord) -> None:
         write_json(self.path / "run.json", record.model_dump(mode="json"), self.staging)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else changes the record meanwhile.
+
+        Raises:
+            LmbenchError: the run was deleted.
+        """
+        if not self.path.is_dir():
+            raise LmbenchError(f"run {self.ref} was deleted: there is no folder {self.path}")
+        with locked(self.path / ".lock"):
+            yield
+
     def update(self, **changes: Any) -> RunRecord:
         """Change some fields; only for the record's owner (see the module's docstring)."""
-        with locked(self.path / ".lock"):
+        with self.locked():
             record = self.read().model_copy(update=changes)
             self.write(record)
         return record
@@ -161,7 +173,7 @@ class Run:
         Returns:
             The new record, or None where nothing was changed.
         """
-        with locked(self.path / ".lock"):
+        with self.locked():
             record = self.read()
             if only_if is not None and not only_if(record):
                 return None
@@ -274,7 +286,9 @@ class Session:
         if not self.runs_path.is_dir():
             return []
         found = [Run(p) for p in self.runs_path.iterdir() if _RUN_FOLDER.fullmatch(p.name)]
-        return sorted((r for r in found if (r.path / "run.json").is_file()), key=lambda r: r.id)
+        # Not by Path.is_file: it fails at a folder that another user lets nobody look into.
+        there = (run for run in found if os.path.isfile(run.path / "run.json"))  # noqa: PTH113
+        return sorted(there, key=lambda run: run.id)
 
     def records(self) -> Iterator[tuple[Run, RunRecord]]:
         """The runs with their records, oldest first. Damaged ones are passed over: lists show what

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from lmbench.errors import LmbenchError
+from lmbench.jobs.sweeps.kept_file import has_sweep
 from lmbench.session import Run, Session
 from lmbench.session.records import LIVE
 from lmbench.tui.bench.bench import Bench
@@ -64,6 +67,13 @@ def _stop_all(session: Session) -> bool:
     Raises:
         LmbenchError: a run could not be asked.
     """
+    from lmbench.jobs.sweeps import control
+
+    # What a sweep would queue when the run at work has ended is drawn first. One that cannot be
+    # read queues nothing.
+    if has_sweep(session):
+        with suppress(LmbenchError):
+            control.stop(session)
     for status in (("queued",), LIVE):
         for run in session.runs():
             if _status(run) in status:

@@ -12,13 +12,14 @@ from live_runs import make_live
 
 from lmbench.config import EvaluateConfig, TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.session import Home, Session, manage
+from lmbench.session import Home, Run, Session, manage
 from lmbench.session.files import try_lock
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.manage import (
     copy_session,
     delete_run,
     delete_session,
+    rename_run,
     rename_session,
     set_aside_run,
     set_aside_session,
@@ -184,6 +185,16 @@ def test_a_deleted_run_is_gone_and_the_others_stay(home: Home, session: Session)
     delete_run(first)
     assert session.runs() == [second]
     assert [p.name for p in session.runs_path.iterdir()] == ["002-prune"]
+
+
+@pytest.mark.parametrize("then", [delete_run, lambda run: rename_run(run, "other")])
+def test_a_run_that_was_deleted_elsewhere_is_said_to_be(
+    session: Session, then: Callable[[Run], None]
+) -> None:
+    run = session.runs()[0]
+    delete_run(run)
+    with pytest.raises(LmbenchError, match=f"run {run.ref} was deleted"):
+        then(run)
 
 
 def test_a_live_run_is_not_deleted(home: Home, session: Session) -> None:

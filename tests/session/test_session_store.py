@@ -190,6 +190,21 @@ def test_a_session_name_never_leads_out_of_the_folder(name: str) -> None:
     assert name not in (".", "..")
 
 
+def test_a_run_that_may_not_be_looked_at_hides_no_other(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = (new_run(home) for _ in range(2))
+    real_stat = os.stat
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(theirs.path) + "/" in str(path):
+            raise PermissionError(errno.EACCES, "not yours", str(path))
+        return real_stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert mine.session.runs() == [mine]
+
+
 def test_folders_that_are_no_runs_are_passed_over(home: Home) -> None:
     run = new_run(home)
     for name in (".new-abcd", "notes", "7-train", "003-train"):

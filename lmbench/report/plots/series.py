@@ -17,6 +17,7 @@ from lmbench.report.plots.curve_data import Columns, Curves
 __all__ = [
     "MARKERS",
     "PLOTS",
+    "TEST",
     "Colour",
     "Kind",
     "Moment",
@@ -37,6 +38,9 @@ Colour = tuple[int, int, int] | int | None
 
 MARKERS = "●◆▲■▼✚○◇△"
 """Signs one cell wide that tell series apart on a monochrome terminal."""
+
+TEST = "✶"
+"""The sign of a test score, which holds for all x."""
 
 # e^700 is about the largest float64; a loss beyond it is as infinite as one can tell.
 _LOSS_LIMIT = 700.0
@@ -184,7 +188,7 @@ def _losses(source: Source, x: XAxis, as_perplexity: bool, *, alone: bool) -> It
     if curves.test_loss is not None and len(end):
         at = _x(end, x)[-1:]
         loss = np.array([curves.test_loss])
-        yield Series(f"{source.label} test", at, loss, "✶", source.colour, "points", False, turn)
+        yield Series(f"{source.label} test", at, loss, TEST, source.colour, "points", False, turn)
 
 
 def _levels(

@@ -35,7 +35,7 @@ from lmbench.tui.bench.redraw_interval import RedrawInterval
 from lmbench.tui.bench.saved_state import SavedState, remember_session
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.bench.snapshots import RunView, Snapshot, neighbour, only_grew
-from lmbench.tui.bench.themes import THEMES
+from lmbench.tui.bench.themes import THEMES, light_variables
 from lmbench.tui.bench.user_settings import Settings, unknown_keys
 
 if TYPE_CHECKING:
@@ -392,7 +392,14 @@ class Bench(Messages):
 
     def colour(self, variable: str) -> Colour:
         """The same for plots: RGB, one of the terminal's sixteen, or None for its default."""
-        value = self.theme_variables.get(variable)
+        return self._plotted(self.theme_variables.get(variable))
+
+    def colour_on_white(self, variable: str) -> Colour:
+        """The same for plots in a file, whose ground is white, whatever the theme."""
+        return self._plotted(light_variables().get(variable))
+
+    @staticmethod
+    def _plotted(value: str | None) -> Colour:
         if not value:
             return None
         colour = Color.parse(value)

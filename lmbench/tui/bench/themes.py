@@ -6,9 +6,11 @@ spread in hue and in lightness, so that neighbours differ for colour-blind reade
 
 from __future__ import annotations
 
+from functools import cache
+
 from textual.theme import Theme
 
-__all__ = ["DEFAULT_THEME", "THEMES"]
+__all__ = ["DEFAULT_THEME", "THEMES", "light_variables"]
 
 DEFAULT_THEME = "lmbench-dark"
 
@@ -135,3 +137,10 @@ THEMES = (
         },
     ),
 )
+
+
+@cache
+def light_variables() -> dict[str, str]:
+    """The colours of the light theme."""
+    light = next(theme for theme in THEMES if not theme.dark)
+    return {**light.to_color_system().generate(), **light.variables}

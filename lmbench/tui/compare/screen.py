@@ -400,7 +400,7 @@ class CompareScreen(BenchScreen[None]):
         compared = self.compared
         if form == "svg":
             title = f"{compared.split.capitalize()} perplexity against size"
-            export(compared.plot(self.bench.colour), path, title)
+            export(compared.plot(self.bench.colour_on_white), path, title)
         else:
             write_atomic(path, compared.in_order.write(form).encode())
 

@@ -456,11 +456,11 @@ are kept in the session's `samples.jsonl`.
     async def action_write(self) -> None:
         if self.writing:
             await self._requests.halt(self.drafts)
-        else:
+        elif self._controls.commit():
             await self.write()
 
     async def action_reseed(self) -> None:
-        if self._controls.set("seed", random.randrange(10_000)):
+        if self._controls.commit() and self._controls.set("seed", random.randrange(10_000)):
             await self.write()
 
     def action_prompt(self) -> None:

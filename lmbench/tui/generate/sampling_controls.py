@@ -167,8 +167,8 @@ class SamplingControls(GuardedWidget, can_focus=True):
         if name == "words" and isinstance(value, int) and value > MOST_WORDS:
             return outside
         choices = self._choices(dial)
-        known = self._known if name == "runtime" else ()
-        if choices and value not in choices and value not in known:
+        known = [*choices, *(self._known if name == "runtime" else ())]
+        if choices and value not in known:
             return f"{name}: use one of {', '.join(dial.words or map(str, choices))}"
         try:
             settings = {**self.values, name: value}
@@ -217,7 +217,7 @@ class SamplingControls(GuardedWidget, can_focus=True):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return action != "undo" or bool(self._typed)
 
-    def _commit(self) -> bool:
+    def commit(self) -> bool:
         """Take what was typed; False where it is no good, which then stays to be mended."""
         if not self._typed:
             return True
@@ -228,7 +228,7 @@ class SamplingControls(GuardedWidget, can_focus=True):
         return not self._wrong
 
     def on_blur(self) -> None:
-        if not self._commit():
+        if not self.commit():
             self.action_undo()
 
     def action_undo(self) -> None:
@@ -236,12 +236,12 @@ class SamplingControls(GuardedWidget, can_focus=True):
         self.refresh(layout=True)
 
     def action_move(self, by: int) -> None:
-        if self._commit():
+        if self.commit():
             self._at = (self._at + by) % len(SETTINGS)
             self.refresh()
 
     def action_turn(self, by: int) -> None:
-        if not self._commit():
+        if not self.commit():
             return
         dial, value = self.dial, self.values[self.dial.name]
         if choices := self._choices(dial):
@@ -259,16 +259,16 @@ class SamplingControls(GuardedWidget, can_focus=True):
         self.set(dial.name, turned)
 
     def action_leave(self, direction: int) -> None:
-        if self._commit():
+        if self.commit():
             self.post_message(self.Left(direction))
 
     def action_go(self) -> None:
-        if self._commit():
+        if self.commit():
             self.post_message(self.Go())
 
     def on_click(self, event: Click) -> None:
         for index, row, column, text in self._places(self.size.width):
-            if event.y == row and column <= event.x < column + len(text) and self._commit():
+            if event.y == row and column <= event.x < column + len(text) and self.commit():
                 self._at = index
                 self.refresh()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from lmbench.config import TrainConfig
+from lmbench.report.numbers import plural
 from lmbench.session import Run
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.snapshots import RunView, Snapshot
+from lmbench.tui.kit.choices import open_prune_form, save_schedule
 
 __all__ = [
     "GRADUAL",
@@ -62,28 +64,27 @@ def why_not_next(step: str, view: RunView | None) -> str:
 async def take_step(bench: Bench, step: str, view: RunView) -> None:
     """Open the form for the step, filled so that it can be started as it is; or compare."""
     if step == "compare":
-        bench.mark((view.parent or "", view.key))
+        both = (view.parent or "", view.key)
+        lost = len(set(bench.marked).difference(both))
+        bench.mark(both)
         bench.open("compare")
-        return
-    settings: dict[str, Any] = {}
-    if step == "prune":
-        path = await bench.run_in_thread(_save_schedule, view.run, doing="while writing a schedule")
-        if path is None:
-            return
-        settings = {"compress": path}
-    elif step == "quantize":
-        settings = {"preset": _PRESET}
-    bench.open("new_run", kind=step, settings=settings, parent=view.key)
+        if lost:
+            bench.show_message(f"these two are marked now, and no more {plural(lost, 'other run')}")
+    elif step == "prune":
+        await open_prune_form(bench, view, partial(_save_schedule, view.run))
+    else:
+        settings = {"preset": _PRESET} if step == "quantize" else {}
+        bench.open("new_run", kind=step, settings=settings, parent=view.key)
 
 
-def _save_schedule(parent: Run) -> str:
-    """In a thread: a schedule for the model of `parent`, as a file of the session."""
+def _save_schedule(parent: Run) -> tuple[str, str]:
+    """In a thread: a schedule for the model of `parent`, as a file of the session; its path and
+    text."""
     from lmbench.config import PruneConfig, validate
     from lmbench.jobs.prepare import inherited_settings
-    from lmbench.tui.kit.choices import save_schedule
 
     text = schedule_for(validate(PruneConfig, inherited_settings(parent)))
-    return save_schedule(parent.session, GRADUAL, text)
+    return save_schedule(parent.session, GRADUAL, text), text
 
 
 def schedule_for(config: TrainConfig) -> str:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lmbench.report.plots.draw_in_terminal import in_colour
 from lmbench.report.plots.layout import Plot, extent, value_at
-from lmbench.report.plots.series import Series
+from lmbench.report.plots.series import TEST, Series
 from lmbench.tui.plots.view import place, written
 
 __all__ = ["legend"]
@@ -92,8 +92,7 @@ def _length(line: list[Text]) -> int:
 
 
 def _value(series: Series, plot: Plot, at: float) -> str:
-    # A single point, the test score, holds for all x.
-    value = value_at(series, at if len(series.x) > 1 else series.x[0], plot.smoothing)
+    value = value_at(series, series.x[0] if series.marker == TEST else at, plot.smoothing)
     return written(value, plot.unit)
 
 

@@ -99,9 +99,9 @@ flatten the rest: ↑ marks them, **a** shows them.
             return self._frozen
         return with_trainings(self.bench.snapshot.by_key, self.bench.shown_runs)
 
-    def plot(self, *, in_full: bool = False) -> Plot:
-        """The plot as it is looked at now; `in_full` names runs in a narrow panel, too."""
-        brief = self.size.width < _BRIEF and not in_full
+    def plot(self) -> Plot:
+        """The plot as it is looked at now."""
+        brief = self.size.width < _BRIEF
         return plot_of(self.view, self.runs, self.bench.colour, brief=brief)
 
     def refresh_view(self) -> None:
@@ -311,7 +311,8 @@ flatten the rest: ↑ marks them, **a** shows them.
 
         kind = self.view.kind
         title = f"{PLOTS[kind].title}: {', '.join(run.name for run in self.runs)}"
-        whole = replace(self.plot(in_full=True), clipped=False)
+        plot = plot_of(self.view, self.runs, self.bench.colour_on_white, brief=False)
+        whole = replace(plot, clipped=False)
         question = "Write the plot to a file (.svg, .txt) or its data (.csv):"
         write = partial(export, whole, title=title)
         ask_for_file(self.bench, "Export", question, f"{kind}.svg", (".svg", ".txt", ".csv"), write)

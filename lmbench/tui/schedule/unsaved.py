@@ -19,16 +19,16 @@ _KEY = "schedule_drafts"
 def drafts(bench: Bench) -> dict[str, str]:
     """The texts by source (a preset, or a path as the form writes it), the newest last."""
     found: list[tuple[float, str, str]] = []
-    for source, kept in bench.recall_each(_KEY).items():
+    for key, kept in bench.recall_each(_KEY).items():
         match kept:
             case {"t": int() | float() as t, "text": str() as text}:
-                found.append((t, source, text))
+                found.append((t, _source(bench, key), text))
     return {source: text for _, source, text in sorted(found)}
 
 
 def keep_draft(bench: Bench, source: str, text: str) -> None:
     """Keep a text that is not longer than `LONGEST` as the newest draft."""
-    bench.remember(f"{_KEY}/{source}", {"t": time.time(), "text": text})
+    bench.remember(f"{_KEY}/{_name(bench, source)}", {"t": time.time(), "text": text})
     for old in list(drafts(bench))[:-_KEPT]:
         drop_draft(bench, old)
 
@@ -36,4 +36,22 @@ def keep_draft(bench: Bench, source: str, text: str) -> None:
 def drop_draft(bench: Bench, source: str) -> None:
     """Forget the draft of a source, where there is one."""
     if source in drafts(bench):
-        bench.remember(f"{_KEY}/{source}", None)
+        bench.remember(f"{_KEY}/{_name(bench, source)}", None)
+
+
+_OWN = "session:"
+
+
+def _folder(bench: Bench) -> str:
+    return f"sessions/{bench.session.name}/" if bench.session else _OWN
+
+
+def _name(bench: Bench, source: str) -> str:
+    """What a draft is kept under: of the session's own files without its name, which may change."""
+    folder = _folder(bench)
+    return _OWN + source.removeprefix(folder) if source.startswith(folder) else source
+
+
+def _source(bench: Bench, name: str) -> str:
+    """What the draft of that name began from."""
+    return _folder(bench) + name.removeprefix(_OWN) if name.startswith(_OWN) else name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from lmbench.jobs.sweeps.status import STOPPED_EARLY, WAITS, sweep_status
 from lmbench.report.compare import compare_runs
 from lmbench.report.pareto_front import front_plot
 from lmbench.session import Home, Run, Session
+from lmbench.tui import leaving
 
 LONG = SMALL.replace("epochs: 2", "epochs: 9").replace(", lr: 1.0", "")
 RACE = f"""version: 1
@@ -97,8 +99,9 @@ def test_settings_wait_are_promoted_or_stopped_with_all_their_seeds(sweep_home: 
     assert status.rows[0].valid is None
 
 
+@pytest.mark.parametrize("stop", [control.stop, leaving._stop_all], ids=["sweep", "workbench"])
 def test_what_was_promoted_while_another_was_at_work_is_stopped_with_the_sweep(
-    sweep_home: Home,
+    sweep_home: Home, stop: Callable[[Session], object]
 ) -> None:
     session, runs = start_sweep(sweep_home, RACE)
     trained = [run for run in runs if run.read().kind == "train"]
@@ -109,7 +112,7 @@ def test_what_was_promoted_while_another_was_at_work_is_stopped_with_the_sweep(
     # It completes the class, and goes on; the other seed of its setting has not heard yet.
     assert come_to(trained[4], 2, 72.0) is None
     assert trained[1].read().early_stopping == "waits"
-    control.stop(session)
+    stop(session)
     control.advance(session)
     assert [run.ref for run in runs if run.status() == "queued"] == []
 

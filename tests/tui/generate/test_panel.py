@@ -383,6 +383,17 @@ async def test_r_writes_with_another_seed_and_u_hides_unk(full):
         assert (second["no_unk"], third["no_unk"]) == (False, True)
 
 
+async def test_w_and_r_write_with_the_number_that_is_typed(full):
+    async with opened(full) as pilot:
+        await press(pilot, "down", "1", "full_stop", "5", "w")
+        await press(pilot, *["right"] * 3, "4", "2", "r")
+        first, second = (request.settings for request in sampler().writes)
+        assert (first["temperature"], second["temperature"]) == (1.5, 1.5)
+        # A number that is drawn stays, too, when the dials are left.
+        await press(pilot, "down")
+        assert dials(pilot).values["seed"] == second["seed"]
+
+
 async def test_i_goes_to_the_prompt_and_y_copies_the_text(full):
     async with opened(full) as pilot:
         await typed(pilot, "in")
@@ -656,7 +667,9 @@ async def test_prompt_and_settings_are_there_when_one_comes_back(full):
         assert dials(pilot).values["temperature"] == 2.0
 
 
-@pytest.mark.parametrize("kept", [3, {"temperature": "hot", "top_k": -1, "runtime": "abacus"}])
+@pytest.mark.parametrize(
+    "kept", [3, {"temperature": "hot", "top_k": -1, "runtime": "abacus"}, {"runtime": ["x"]}]
+)
 async def test_what_was_kept_and_does_not_fit_is_passed_over(full, kept):
     full.session.update(workbench={"sampling": kept, "prompt": 7})
     app = full.bench()

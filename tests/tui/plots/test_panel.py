@@ -15,7 +15,7 @@ from workbench_world import NOON, sparsity, training
 
 from lmbench.report import numbers
 from lmbench.report.plots.layout import Plot
-from lmbench.report.plots.series import Series
+from lmbench.report.plots.series import TEST, Series
 from lmbench.session import EventWriter, Run
 from lmbench.session import events as ev
 from lmbench.tui.bench.saved_state import restored
@@ -236,6 +236,14 @@ async def test_the_legend_begins_with_the_selected_run_though_it_has_but_a_level
         assert panel(pilot)._shown.lines[0].plain.strip().startswith("▲ 3 ")
 
 
+def test_before_its_only_point_a_curve_has_no_value_but_a_test_score_has():
+    x, y = np.array([6.0]), np.array([0.5])
+    plot = Plot((Series("valid", x, y, "●"), Series("test", x, y, TEST)))
+    lines = " ".join(line.plain for line in legend(plot, 40, 20, 3.0))
+    assert "valid –" in lines
+    assert "test 0.5" in lines
+
+
 def test_a_thin_series_of_its_own_is_read_at_the_cursor_only():
     plot = Plot(curves(1, "thin"))
     assert legend(plot, 40, 20, None) == []
@@ -335,6 +343,22 @@ async def test_a_narrow_panel_exports_names_and_not_numbers_alone(full, tmp_path
         assert "1 valid" in words(pilot)
         await until(pilot, lambda: bench_of(pilot).last_message.startswith("wrote"))
         assert ">1 dense valid</text>" in (tmp_path / "out.svg").read_text()
+
+
+async def test_a_picture_on_white_has_the_colours_for_it_in_every_theme(
+    full, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    async with opened(full, run="001-train") as pilot:
+        bench = bench_of(pilot)
+        bench.theme = "lmbench-contrast"
+        await press(pilot, "2", *NAME, *"svg", "enter")
+        await until(pilot, lambda: bench.last_message.startswith("wrote"))
+        picture = (tmp_path / "out.svg").read_text()
+        red, green, blue = bench.colour_on_white("series-1")  # type: ignore[misc]
+        assert f"#{red:02x}{green:02x}{blue:02x}" in picture
+        assert bench.colour("series-1") != (red, green, blue)
+        assert picture.count('"#ffffff"') == 1
 
 
 async def test_a_folder_is_no_file_to_write_to(full, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from driving import bench_of, opened, press, press_in_turn, settled
+from driving import bench_of, opened, press, press_in_turn, settled, until
 from textual.pilot import Pilot
 from textual.widgets import Static
 from workbench_world import World
@@ -56,10 +56,26 @@ async def test_a_proposed_pruning_has_a_schedule_of_the_sessions_own(full, start
     assert "ending_epoch: 27" in text
 
 
+async def test_a_pruning_that_is_not_started_leaves_no_schedule(full):
+    async with opened(full, "P", run="001-train") as pilot:
+        assert list((full.session.path / "schedules").iterdir())
+        await press(pilot, "escape")
+        await until(pilot, lambda: not list((full.session.path / "schedules").iterdir()))
+
+
 async def test_a_run_is_compared_with_the_one_that_it_was_made_from(full):
     async with opened(full, "C", run="003-quantize") as pilot:
         assert type(pilot.app.screen).__name__ == "CompareScreen"
         assert bench_of(pilot).marked == ("001-train", "003-quantize")
+        assert "marked" not in bench_of(pilot).recent_message
+
+
+async def test_marks_that_a_comparison_takes_from_other_runs_are_told(full):
+    async with opened(full, run="003-quantize") as pilot:
+        bench_of(pilot).mark(("002-prune", "003-quantize"))
+        await press(pilot, "C")
+        assert bench_of(pilot).marked == ("001-train", "003-quantize")
+        assert "no more 1 other run" in bench_of(pilot).recent_message
 
 
 @pytest.mark.parametrize(

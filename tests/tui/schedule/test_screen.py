@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from lmbench.distiller.schedules.preset_files import preset_path
+from lmbench.session.manage import rename_session
 from lmbench.tui.bench.saved_state import SavedState
 from lmbench.tui.kit import choices
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
@@ -318,6 +319,29 @@ async def test_a_draft_that_was_saved_or_undone_is_none_any_more(full):
         assert drafts(screen(pilot).bench) == {}
         await press(pilot, *"# ", "ctrl+s", *"mine", "enter")
         assert drafts(screen(pilot).bench) == {}
+
+
+async def test_the_draft_of_a_session_s_schedule_goes_with_a_renamed_session(full):
+    """And not into a folder of the old name."""
+    for number in (2, 4):
+        full.session.run(number).update(status="finished")
+    async with opened(full) as pilot:
+        await press(pilot, *"# ", "ctrl+s", *["backspace"] * 30, *"mine", "enter")
+        assert list(drafts(screen(pilot).bench)) == []
+        await press(pilot, *"# ", "escape")
+        bench = bench_of(pilot)
+        assert list(drafts(bench)) == ["sessions/demo/schedules/mine.yaml"]
+        await bench._save()
+    rename_session(full.home, "demo", "next")
+    app = full.bench(full.home.session("next"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await driving.settled(pilot)
+        await press(pilot, "S")
+        assert list(drafts(app)) == ["sessions/next/schedules/mine.yaml"]
+        await press(pilot, "ctrl+s", "enter")
+    assert not (full.home.path / "sessions" / "demo").exists()
+    saved = full.home.path / "sessions" / "next" / "schedules" / "mine.yaml"
+    assert saved.read_text().startswith("# # ")
 
 
 async def test_the_draft_of_a_file_that_is_gone_is_still_there(full):
