@@ -97,7 +97,8 @@ class LearningRates:
             step: how many are done.
             stuck: whether the validation loss no longer falls.
         """
-        if step < self._warm_steps:
+        # The step after the warm-up begins at the full rate.
+        if step <= self._warm_steps:
             return
         if self._config.rate_schedule == "decay":
             factor = self._config.decay

@@ -137,7 +137,9 @@ def _backward(
     decoder = model.decoder
     with in_bf16(input.device, half):
         words = model.encoder(input)  # [T, B, E]
-        output, hidden, penalty = features(model, input, words, hidden, regularisation)
+        output, hidden, penalty = features(
+            model, input, words, hidden, regularisation, exact=fused is None
+        )
         if fused is not None and type(decoder) is nn.Linear:
             loss = fused(output.flatten(0, 1), decoder.weight, decoder.bias, target)
         else:

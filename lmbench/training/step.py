@@ -53,18 +53,22 @@ def run_layers(
     hidden: Hidden,
     precision: Precision | None,
     regularisation: Regularisation = OFF,
+    *,
+    exact: bool = False,
 ) -> tuple[Tensor, Hidden]:
     """The recurrent layers: [T, B, E] and a state to ([T, B, H], the next state), in `precision`.
 
     In bf16 the layers' products and their backward are bf16; weights and their gradients stay
     fp32. The casts are not cached across calls, which a captured CUDA graph could not bear. None
-    is torch's own layers, in whatever the caller has cast to.
+    is torch's own layers, in whatever the caller has cast to; `exact` all of them in one call where
+    nothing is regularised, as the original has it.
     """
     layer = lstm.layer_for(rnn, embedded, precision) if precision else None
     if layer is None and precision == "bf16":
         with in_bf16(embedded.device):
             return run_layers(rnn, embedded, hidden, None, regularisation)
-    if layer is None and not regularisation.inside_layers:
+    apart = regularisation.inside_layers or (not exact and _drops_by_cudnn(rnn, embedded))
+    if layer is None and not apart:
         return rnn(embedded, hidden)
     if isinstance(rnn, ModularRecurrent):
         # A quantizer has taken the layers apart, and makes its images as the call begins.
@@ -79,6 +83,12 @@ def run_layers(
         return output, (h, c)
     output, (h,) = lstm.forward(layer, rnn, embedded, (hidden,), regularisation)
     return output, h
+
+
+def _drops_by_cudnn(rnn: nn.Module, embedded: Tensor) -> bool:
+    """Would cuDNN drop between the layers? The random state that it keeps for that is in no
+    checkpoint, and cannot begin while a graph is captured."""
+    return embedded.is_cuda and isinstance(rnn, nn.RNNBase) and rnn.training and rnn.dropout > 0
 
 
 @contextmanager
@@ -99,15 +109,18 @@ def features(
     hidden: Hidden,
     regularisation: Regularisation,
     precision: Precision | None = None,
+    *,
+    exact: bool = False,
 ) -> tuple[Tensor, Hidden, Tensor | None]:
-    """`RNNModel.features` of ids [T, B] and their embedding [T, B, E], regularised.
+    """`RNNModel.features` of ids [T, B] and their embedding [T, B, E], regularised; `precision` and
+    `exact` as `run_layers` takes them.
 
     Returns:
         What the decoder sees [T, B, H], or [T, B, E] behind a projection, the next state, and what
         is to be added to the loss, a scalar; None for nothing.
     """
     embedded = regularisation.embedded(model, embedded, input)
-    raw, state = run_layers(model.rnn, embedded, hidden, precision, regularisation)
+    raw, state = run_layers(model.rnn, embedded, hidden, precision, regularisation, exact=exact)
     output, penalty = regularisation.output(model, raw)
     if model.projection is not None:
         # The layers may have put out bf16.

@@ -14,16 +14,21 @@ from lmbench.training.cuda_graph import GraphedGradients, GraphedUpdate
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import _can_replay
 from lmbench.training.precision import Precision
-from lmbench.training.step import clipped_update, compute_gradients, gradient_norm
+from lmbench.training.step import (
+    clipped_update,
+    compute_gradients,
+    gradient_norm,
+    run_layers,
+)
 
 WORDS, WIDTH, BATCH = 31, 8, 3
 # As a run sees them that is resumed at an epoch's last, short window.
 LENGTHS = (2, 6, 6, 2, 6)
 
 
-def build(device: str = "cpu") -> RNNModel:
+def build(device: str = "cpu", dropout: float = 0.0) -> RNNModel:
     torch.manual_seed(3)
-    return RNNModel("LSTM", WORDS, WIDTH, WIDTH, 2, 0.0, True).to(device).train()
+    return RNNModel("LSTM", WORDS, WIDTH, WIDTH, 2, dropout, True).to(device).train()
 
 
 def windows(device: str = "cpu") -> list[tuple[Tensor, Tensor]]:
@@ -58,11 +63,15 @@ class Recorded(GraphedGradients):
 
 def check(graphed: GraphedGradients, model: RNNModel, device: str, tolerance: float) -> None:
     """Loss, state and gradients of every window are those of `compute_gradients`."""
-    twin, loss = build(device), DecoderLoss(graphed._loss.precision)
+    twin, loss = build(device, model.drop.p), DecoderLoss(graphed._loss.precision)
     state = twin_state = model.init_hidden(BATCH)
     for input, target in windows(device):
         twin.zero_grad(set_to_none=True)
+        generators = torch.get_rng_state(), torch.cuda.get_rng_state_all()
         wanted, twin_state = compute_gradients(twin, loss, input, target, twin_state)
+        # Both draw the same masks.
+        torch.set_rng_state(generators[0])
+        torch.cuda.set_rng_state_all(generators[1])
         found, state = graphed(input, target, state)
         torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance)
         torch.testing.assert_close(state, twin_state, atol=tolerance, rtol=tolerance)
@@ -164,16 +173,39 @@ def test_only_plain_sgd_on_a_card_is_replayed() -> None:
     assert not GraphedUpdate.fits(torch.optim.SGD([*parameters, *moved], lr=1.0))
 
 
+class OnCard(Tensor):
+    """A tensor that says so."""
+
+    is_cuda = True  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+
+
+@pytest.mark.parametrize("dropout, exact, whole", [
+    (0.3, False, False), (0.3, True, True), (0.0, False, True),
+])  # fmt: skip
+def test_cudnn_drops_nothing_between_layers(
+    dropout: float, exact: bool, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own random state would be in no checkpoint, and could not begin within a capture."""
+    model, calls = build("cpu", dropout), []
+    forward = model.rnn.forward
+    monkeypatch.setattr(model.rnn, "forward", lambda *a: calls.append(1) or forward(*a))
+    embedded = torch.randn(5, BATCH, WIDTH).as_subclass(OnCard)
+    output, _ = run_layers(model.rnn, embedded, model.init_hidden(BATCH), None, exact=exact)
+    assert output.shape == (5, BATCH, WIDTH)
+    assert bool(calls) == whole
+
+
 needs_a_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
 @pytest.mark.cuda
 @needs_a_card
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 2e-2)])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_a_real_graph_gives_what_the_eager_step_does(
-    precision: Precision, tolerance: float
+    precision: Precision, tolerance: float, dropout: float
 ) -> None:
-    model = build("cuda")
+    model = build("cuda", dropout)
     loss = DecoderLoss(precision, into_grad=True)
     check(GraphedGradients(compute_gradients, model, loss), model, "cuda", tolerance)
 

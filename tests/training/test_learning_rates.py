@@ -131,6 +131,20 @@ def test_a_plateau_is_annealed_as_before_and_not_while_the_rate_rises(
     assert optimizer.param_groups[0]["lr"] == 2.5
 
 
+def test_the_epoch_in_which_a_warm_up_ends_anneals_nothing() -> None:
+    optimizer = sgd()
+    rates = LearningRates(optimizer, small(warmup=1.0, decay=0.5), BATCHES)
+    for step in range(BATCHES):
+        rates.begin_step(step)
+    rates.end_epoch(BATCHES, stuck=True)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(5.0)
+    for step in range(BATCHES, 2 * BATCHES):
+        rates.begin_step(step)
+    assert optimizer.param_groups[0]["lr"] == 5.0
+    rates.end_epoch(2 * BATCHES, stuck=True)
+    assert optimizer.param_groups[0]["lr"] == 2.5
+
+
 @pytest.mark.parametrize("way", ["cosine", "linear", "onecycle"])
 def test_a_curve_is_not_annealed_on_a_plateau(way: str) -> None:
     optimizer = sgd()

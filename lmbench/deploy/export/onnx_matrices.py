@@ -18,6 +18,7 @@ from torch import Tensor
 from lmbench.deploy.export.onnx_nodes import CONTRIB, Graph, array_of, value
 
 __all__ = [
+    "PORTABLE",
     "FloatMatrix",
     "Int4Matrix",
     "Int8Matrix",
@@ -26,6 +27,9 @@ __all__ = [
     "quantize_int8",
     "weights_zero_point",
 ]
+
+PORTABLE = 128
+"""The zero point of int8 weights that every machine multiplies rightly: they are kept as uint8."""
 
 # Numbers of a row that share a scale in 4 bits.
 _BLOCK = 32
@@ -60,15 +64,15 @@ class FloatMatrix:
 class Int8Matrix:
     """W in 8 bits, one scale a row; activations are quantized as they come.
 
-    Stored [K, N], the layout of ONNX Runtime's integer product.
+    Stored [K, N], the layout of ONNX Runtime's integer product, about the zero point `zero`.
     """
 
-    def __init__(self, graph: Graph, weight: Tensor) -> None:
+    def __init__(self, graph: Graph, weight: Tensor, zero: int) -> None:
         self._graph = graph
         q, scale = quantize_int8(weight)
-        self._zero = weights_zero_point()
+        self._zero = zero
         self._scale = graph.const(scale.numpy())
-        self._weight = graph.const(stored_int8(q).T)
+        self._weight = graph.const(stored_int8(q, zero).T)
         self._zero_point = graph.const(np.array(self._zero, _int8_type(self._zero)))
 
     def times(self, x: str, bias: str) -> str:
@@ -193,9 +197,8 @@ def _nibbles(q: Tensor) -> Tensor:
     return pairs[..., 0] | (pairs[..., 1] << 4)
 
 
-def stored_int8(q: Tensor) -> np.ndarray:
-    """Signed integers as this machine's kernels multiply them rightly: int8, or uint8 about 128."""
-    zero = weights_zero_point()
+def stored_int8(q: Tensor, zero: int) -> np.ndarray:
+    """Signed integers about a zero point: int8 about 0, or uint8 about 128."""
     return (q.to(torch.int16) + zero).numpy().astype(_int8_type(zero))
 
 
@@ -205,7 +208,7 @@ def _int8_type(zero: int) -> type[np.generic]:
 
 @cache
 def weights_zero_point() -> int:
-    """0 where this machine multiplies uint8 by int8 rightly, else 128: store weights as uint8.
+    """0 where this machine multiplies uint8 by int8 rightly, else `PORTABLE`.
 
     x86 without VNNI adds pairs of such products in 16 bits, which overflows; uint8 by uint8 goes
     another way. One small product of the largest numbers shows it.
@@ -222,4 +225,4 @@ def weights_zero_point() -> int:
         graph.model([x], [y]).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     product = session.run(None, {"x": np.full((4, k), 255, np.uint8)})[0]
-    return 0 if (np.asarray(product) == 255 * 127 * k).all() else 128
+    return 0 if (np.asarray(product) == 255 * 127 * k).all() else PORTABLE

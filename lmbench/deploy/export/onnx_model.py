@@ -16,13 +16,13 @@ from torch import Tensor
 
 from lmbench.deploy.export import Bits
 from lmbench.deploy.export.onnx_matrices import (
+    PORTABLE,
     FloatMatrix,
     Int4Matrix,
     Int8Matrix,
     Matrix,
     quantize_int8,
     stored_int8,
-    weights_zero_point,
 )
 from lmbench.deploy.export.onnx_nodes import CONTRIB, Graph, array_of, value
 from lmbench.deploy.recurrent_weights import LayerWeights, RecurrentWeights
@@ -38,7 +38,12 @@ _ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,), "RNN_RELU": 
 
 
 def build_graph(
-    weights: RecurrentWeights, bits: Bits = "fp32", *, score: bool = False, one_step: bool = False
+    weights: RecurrentWeights,
+    bits: Bits = "fp32",
+    *,
+    score: bool = False,
+    one_step: bool = False,
+    zero_point: int = PORTABLE,
 ) -> onnx.ModelProto:
     """The model as ONNX.
 
@@ -51,9 +56,10 @@ def build_graph(
         score: take ``targets`` int64 [T, B] too, and put out ``nll``, each one's negative
             log-likelihood [T, B], in place of the logits.
         one_step: T is 1: cells that have no quantized kernel of their own are then no loop.
+        zero_point: of int8 weights, see `weights_zero_point`; a file may be run anywhere.
     """
     states = weights.state_names
-    network = Network(weights, bits)
+    network = Network(weights, bits, zero_point)
     graph = network.graph
     logits, after = network.logits("ids", states, one_step=one_step)
     for name, part in zip(states, after, strict=True):
@@ -81,11 +87,12 @@ class Network:
         LmbenchError: there are no such bits.
     """
 
-    def __init__(self, weights: RecurrentWeights, bits: Bits) -> None:
+    def __init__(self, weights: RecurrentWeights, bits: Bits, zero_point: int = PORTABLE) -> None:
         if bits not in BITS:
             raise LmbenchError(f"bits '{bits}': use one of {', '.join(BITS)}")
         self._weights = weights
         self._bits: Bits = bits
+        self._zero_point = zero_point
         self.graph = Graph()
 
     def logits(
@@ -93,8 +100,8 @@ class Network:
     ) -> tuple[str, list[str]]:
         """Ids [T, B] and the state before them, [L, B, H] each, to logits [T * B, V] and the state
         after them. `one_step`: see `build_graph`."""
-        graph, weights = self.graph, self._weights
-        encoder, decoder = _ends(graph, weights, self._bits)
+        graph, weights, zero = self.graph, self._weights, self._zero_point
+        encoder, decoder = _ends(graph, weights, self._bits, zero)
         before = [_layers_of(graph, name, weights.nlayers) for name in states]
         after: list[list[str]] = [[] for _ in states]
         x = encoder.rows(ids)  # [T, B, E]
@@ -103,10 +110,10 @@ class Network:
             if self._bits == "fp32":
                 x, state = _float_layer(graph, weights.kind, i, layer, x, state)
             elif weights.kind == "LSTM":
-                x, state = _int8_lstm(graph, layer, x, state)
+                x, state = _int8_lstm(graph, layer, x, state, zero)
             else:
                 loop = None if one_step else Graph(f"l{i}_")
-                x, state = _int8_cell(graph, weights.kind, layer, (ids, x), state[0], loop)
+                x, state = _int8_cell(graph, weights.kind, layer, (ids, x), state[0], loop, zero)
             for parts, part in zip(after, state, strict=True):
                 parts.append(part)
         rows = graph.op("Reshape", x, graph.ints(-1, weights.nhid))  # [T * B, H]
@@ -120,20 +127,20 @@ class Network:
         return logits, joined
 
 
-def _ends(graph: Graph, weights: RecurrentWeights, bits: Bits) -> tuple[Matrix, Matrix]:
+def _ends(graph: Graph, weights: RecurrentWeights, bits: Bits, zero: int) -> tuple[Matrix, Matrix]:
     """Embedding and decoder; one object where they are tied."""
     decoder: Matrix
     if bits == "fp32":
         decoder = FloatMatrix(graph, weights.decoder, None if weights.tied else "decoder.weight")
     elif bits == "int8":
-        decoder = Int8Matrix(graph, weights.decoder)
+        decoder = Int8Matrix(graph, weights.decoder, zero)
     else:
         decoder = Int4Matrix(graph, weights.decoder)
     if weights.tied:
         return decoder, decoder
     if bits == "fp32":
         return FloatMatrix(graph, weights.encoder, "encoder.weight"), decoder
-    return Int8Matrix(graph, weights.encoder), decoder
+    return Int8Matrix(graph, weights.encoder, zero), decoder
 
 
 def _layers_of(graph: Graph, state: str, layers: int) -> list[str]:
@@ -188,14 +195,13 @@ def _float_layer(
 
 
 def _int8_lstm(
-    graph: Graph, layer: LayerWeights, x: str, state: list[str]
+    graph: Graph, layer: LayerWeights, x: str, state: list[str], zero: int
 ) -> tuple[str, list[str]]:
     """ONNX Runtime's own quantized LSTM, a scale for each gate's each row."""
-    zero = weights_zero_point()
     quantized = []
     for weight in (layer.w_ih, layer.w_hh):
         q, scale = quantize_int8(_ordered(weight, "LSTM"))
-        kept = stored_int8(q)
+        kept = stored_int8(q, zero)
         quantized.append(
             (
                 graph.const(kept.T[None]),  # [1, in, 4H]
@@ -216,7 +222,13 @@ def _int8_lstm(
 
 
 def _int8_cell(
-    graph: Graph, kind: str, layer: LayerWeights, read: tuple[str, str], h: str, loop: Graph | None
+    graph: Graph,
+    kind: str,
+    layer: LayerWeights,
+    read: tuple[str, str],
+    h: str,
+    loop: Graph | None,
+    zero: int,
 ) -> tuple[str, list[str]]:
     """Quantized products with the cell in float, for the cells that have no quantized kernel.
 
@@ -226,14 +238,14 @@ def _int8_cell(
     rows, nhid = layer.w_hh.shape
     ids, x = read
     flat = graph.op("Reshape", x, graph.ints(-1, layer.w_ih.shape[1]))
-    from_x = Int8Matrix(graph, layer.w_ih).times(flat, graph.const(array_of(layer.b_ih)))
+    from_x = Int8Matrix(graph, layer.w_ih, zero).times(flat, graph.const(array_of(layer.b_ih)))
     if loop is None:
         before = graph.op("Squeeze", h, graph.ints(0))  # [B, H]
-        after = _cell(graph, kind, layer, from_x, before)
+        after = _cell(graph, kind, layer, from_x, before, zero)
         y = graph.op("Unsqueeze", after, graph.ints(0))  # [1, B, H]
         return y, [y]
     shape = graph.op("Concat", graph.op("Shape", ids), graph.ints(rows), axis=0)
-    after = _cell(loop, kind, layer, "x_t", "h_t")
+    after = _cell(loop, kind, layer, "x_t", "h_t", zero)
     loop.named(after, "h_next")
     loop.named(after, "y_t")
     state, step = ("B", nhid), ("B", rows)
@@ -253,9 +265,9 @@ def _int8_cell(
     return y, [graph.op("Unsqueeze", last, graph.ints(0))]
 
 
-def _cell(graph: Graph, kind: str, layer: LayerWeights, from_x: str, h: str) -> str:
+def _cell(graph: Graph, kind: str, layer: LayerWeights, from_x: str, h: str, zero: int) -> str:
     """Products of the input [B, G H] and the state [B, H] to the next state [B, H]."""
-    from_h = Int8Matrix(graph, layer.w_hh).times(h, graph.const(array_of(layer.b_hh)))
+    from_h = Int8Matrix(graph, layer.w_hh, zero).times(h, graph.const(array_of(layer.b_hh)))
     if kind != "GRU":
         activation = "Tanh" if kind == "RNN_TANH" else "Relu"
         return graph.op(activation, graph.op("Add", from_x, from_h))

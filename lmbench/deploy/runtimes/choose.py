@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
@@ -98,7 +99,11 @@ def measure(loaded: LoadedModel, entries: list[type[Runtime]], purpose: Purpose)
         text, expected = _own_text(exact)
     if not text:
         return []
-    runtimes = [exact if e.name == "torch" else e(loaded) for e in entries]
+    runtimes: list[Runtime] = []
+    for entry in entries:
+        # One that cannot hold this model is none to choose.
+        with suppress(ValueError, MemoryError):
+            runtimes.append(exact if entry.name == "torch" else entry(loaded))
     with one_thread():
         divergences = [_divergence(runtime, text, expected) for runtime in runtimes]
     task = _stepping if purpose == "step" else _scoring
@@ -110,8 +115,8 @@ def measure(loaded: LoadedModel, entries: list[type[Runtime]], purpose: Purpose)
             if seconds[0] < _HOPELESS * best:
                 seconds.append(timed())
     return [
-        Measured(entry.name, statistics.median(seconds), divergence)
-        for entry, seconds, divergence in zip(entries, times, divergences, strict=True)
+        Measured(runtime.name, statistics.median(seconds), divergence)
+        for runtime, seconds, divergence in zip(runtimes, times, divergences, strict=True)
     ]
 
 

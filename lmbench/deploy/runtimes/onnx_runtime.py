@@ -95,9 +95,13 @@ class OnnxRuntime(Runtime):
         return open_session(model.SerializeToString(), torch.get_num_threads())
 
     def _graph(self, *, score: bool = False, one_step: bool = False) -> onnx.ModelProto:
+        from lmbench.deploy.export.onnx_matrices import weights_zero_point
         from lmbench.deploy.export.onnx_model import build_graph
 
-        return build_graph(self._weights, self.bits, score=score, one_step=one_step)
+        zero = weights_zero_point()
+        return build_graph(
+            self._weights, self.bits, score=score, one_step=one_step, zero_point=zero
+        )
 
     def initial_state(self, batch: int = 1) -> State:
         return tuple(part.numpy() for part in self._weights.zeros(batch))

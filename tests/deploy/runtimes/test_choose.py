@@ -89,6 +89,17 @@ def test_measuring_tells_exact_runtimes_from_coarse_ones() -> None:
         assert all(result.seconds > 0 for result in results)
 
 
+def test_a_runtime_that_cannot_hold_the_model_is_none_to_choose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object) -> None:
+        raise ValueError("encoder.weight holds a number that is not finite")
+
+    monkeypatch.setattr(RUNTIMES["int8"], "__init__", refused)
+    results = measure(loaded(), [RUNTIMES[name] for name in ("int8", "torch")], "step")
+    assert [result.name for result in results] == ["torch"]
+
+
 def test_where_predictions_are_no_numbers_nothing_is_measured() -> None:
     broken = loaded()
     broken.recurrent.decoder.bias[3] = torch.nan
