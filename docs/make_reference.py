@@ -31,12 +31,17 @@ def reference() -> str:
     return "\n".join([HEAD, *commands(app, "lmbench", rows_of(app["train"]))])
 
 
+def summary(command: App) -> str:
+    """Its first paragraph."""
+    return " ".join(command.help.strip().split("\n\n")[0].split())
+
+
 def commands(app: App, called: str, training: dict[str, str]) -> Iterator[str]:
     for name in app:
         if name.startswith("-"):
             continue
         command, title = app[name], f"{called} {name}"
-        yield f"## `{title}`\n\n{command.help.strip().splitlines()[0]}\n"
+        yield f"## `{title}`\n\n{summary(command)}\n"
         if any(not part.startswith("-") for part in command):
             yield from commands(command, title, training)
         else:

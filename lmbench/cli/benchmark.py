@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,7 +14,6 @@ from lmbench.cli.start_run import RunName, new_run, start
 from lmbench.config import BenchmarkConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
-from lmbench.user_folder import expanded
 
 __all__ = ["benchmark"]
 
@@ -34,17 +34,19 @@ def benchmark(
     home = Home.find()
     if not models:
         raise LmbenchError("benchmark needs at least one run or packed file (@ is the newest run)")
-    runs: list[Run] = []
-    resolved: list[str] = []
-    for model in models:
-        path = expanded(model)
-        if path.is_file():
-            resolved.append(str(path.resolve()))
-            continue
-        runs.append(home.find_run(model, session, with_model=True))
-        resolved.append(runs[-1].ref)
+    paths = [home.file_of(model, session) for model in models]
+    found = [
+        path or home.find_run(model, session, with_model=True)
+        for model, path in zip(models, paths, strict=True)
+    ]
+    runs = [one for one in found if isinstance(one, Run)]
     owner = runs[0].session if runs else home.open_session(session)
-    config = config.model_copy(update={"models": tuple(resolved)})
+    # What the working folder of the benchmark does not have is named by its path.
+    resolved = (
+        one.resolve() if isinstance(one, Path) else one.ref if one.home == owner.home else one.path
+        for one in found
+    )
+    config = config.model_copy(update={"models": tuple(map(str, resolved))})
     parent = runs[0] if runs else None
     make = partial(new_run, owner, "benchmark", config, parent=parent, name=name)
     return start(make, detach=False, json=json)[1]

@@ -12,7 +12,6 @@ from lmbench.config import EvaluateConfig
 from lmbench.errors import INTERRUPTED
 from lmbench.report.tables import run_document
 from lmbench.session import Home, Run
-from lmbench.user_folder import expanded
 
 __all__ = ["evaluate"]
 
@@ -50,5 +49,5 @@ def evaluate(
 
 
 def _parent(home: Home, ref: str, session: str) -> Run | str:
-    path = expanded(ref)
-    return str(path.resolve()) if path.is_file() else home.find_run(ref, session, with_model=True)
+    path = home.file_of(ref, session)
+    return str(path.resolve()) if path else home.find_run(ref, session, with_model=True)

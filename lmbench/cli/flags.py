@@ -211,7 +211,7 @@ def _converter(field: FieldInfo) -> Callable[[Any, Sequence[Token]], Any] | None
         return whole_or_none if NoneType in kinds else whole
     choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     # Where it is a choice, the word means that.
-    takes_none = float in kinds or (choices and "none" not in choices)
+    takes_none = not choices or "none" not in choices
     return _or_none if NoneType in kinds and takes_none else None
 
 

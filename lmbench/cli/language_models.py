@@ -7,7 +7,6 @@ from lmbench.deploy.packed_file.reading import is_packed, open_packed
 from lmbench.scoring import LanguageModel
 from lmbench.scoring.predictor import RuntimePredictor, compiled_predictor
 from lmbench.session import Home
-from lmbench.user_folder import expanded
 
 __all__ = ["open_language_model"]
 
@@ -23,8 +22,9 @@ def open_language_model(
     Raises:
         LmbenchError: there is no such model, it has no vocabulary, or the runtime cannot run it.
     """
-    path = expanded(model)
-    if config.runtime == "as-is" and config.device in ("auto", "cpu") and not config.cuda:
+    home = Home.find()
+    path = home.file_of(model, session)
+    if path and config.runtime == "as-is" and config.device in ("auto", "cpu") and not config.cuda:
         # Another checkpoint than that is refused below.
         is_one = path.is_file() and is_packed(path) and checkpoint == "best"
         packed = open_packed(path) if is_one else None
@@ -38,6 +38,6 @@ def open_language_model(
 
     device = str(choose_device(config))
     prepare_worker(threads=config.threads, device=device)
-    loaded, _ = open_model(model, Home.find(), session, checkpoint, device)
+    loaded, _ = open_model(model, home, session, checkpoint, device)
     runtime = open_runtime(config.runtime, loaded, "score", config.accuracy)
     return LanguageModel(RuntimePredictor(runtime), loaded.vocabulary, loaded.title, runtime.name)

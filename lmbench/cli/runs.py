@@ -319,7 +319,8 @@ def delete(
         status = _status_or_none(found)
         if status in LIVE:
             raise LmbenchError(f"run {found.ref} is {status}; stop it before you delete it")
-    refuse_needed(Home.find(), runs)
+    for home in {found.home for found in runs}:
+        refuse_needed(home, [found for found in runs if found.home == home])
     names = ", ".join(found.ref for found in runs)
     confirm(f"Delete {names} for good?", yes=yes)
     for found in runs:

@@ -30,6 +30,7 @@ from lmbench.session.archive import SUFFIX, pack, unpack
 from lmbench.session.files import files_in
 from lmbench.session.manage import copy_session, delete_session, refuse_busy, rename_session
 from lmbench.session.store import LIVE
+from lmbench.user_folder import expanded
 
 __all__ = ["app"]
 
@@ -196,7 +197,7 @@ def pack_(
         name: the session.
     """
     found = Home.find().session(_name(name, session))
-    target = output or Path(f"{found.name}{SUFFIX}")
+    target = expanded(output) if output else Path(f"{found.name}{SUFFIX}")
     if target.is_dir():
         target = target / f"{found.name}{SUFFIX}"
     there = os.path.lexists(target)
@@ -224,7 +225,7 @@ def unpack_(
     Args:
         archive: what lmbench sessions pack wrote.
     """
-    made = unpack(archive, Home.find(), name)
+    made = unpack(expanded(archive), Home.find(), name)
     _tell(made, f"{made.name} is in {made.path}", json=json)
 
 

@@ -142,6 +142,8 @@ def prune(
     home = Home.find()
     check_place(place, home)
     parent = home.find_run(run, session, with_model=True) if run else None
+    # A run that is named by its path may be of another working folder.
+    home = parent.home if parent else home
     if seeds is not None and parent is not None:
         refuse_flags("--seeds takes the seed of each run that it starts from",
                      seed="seed" in config.model_fields_set)  # fmt: skip

@@ -22,7 +22,6 @@ from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, model_of_shape, model_of_tensors
 from lmbench.model_shapes import GATES, parameter_shapes
 from lmbench.session import Home, Run
-from lmbench.user_folder import expanded
 
 __all__ = [
     "METADATA",
@@ -164,9 +163,7 @@ def open_model(
     Raises:
         LmbenchError: there is no such model, or its files are damaged.
     """
-    path = expanded(ref)
-    weights = path / "model.safetensors"
-    if path.is_file() or (weights.is_file() and not (path / "run.json").is_file()):
+    if (path := home.file_of(ref, session)) is not None:
         _refuse_choice(checkpoint, path.name)
         return load_file(path, device), None
     run = home.find_run(ref, session, with_model=True)

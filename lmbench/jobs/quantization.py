@@ -81,6 +81,9 @@ def _refuse_idle(config: QuantizeConfig, settings: QuantSettings) -> None:
     """Raises LmbenchError where settings of integers are given and all is computed in floats, or
     settings of activations and those stay as they are."""
     base = settings.base
+    words = str(settings.to_dict()).upper().replace("-", "_")
+    if config.clip_n_stds is not None and "'N_STD'" not in words:
+        raise LmbenchError("--clip-n-stds is of --clip-acts n-std: give that, or leave it out")
     changed = {name for changes in settings.overrides.values() for name in canonical(changes)}
     if base.precision is not None and "precision" not in changed:
         idle = _OF_INTEGERS if settings.fp_activations else _OF_INTEGERS - _OF_SIGMOIDS
@@ -88,7 +91,9 @@ def _refuse_idle(config: QuantizeConfig, settings: QuantSettings) -> None:
     elif base.bits_activations is None and "bits_activations" not in changed:
         idle, what = _OF_ACTIVATIONS, "only weights are quantized, and activations stay as they are"
     else:
-        return
+        idle, what = set[str](), "everything is computed in integers"
+    if base.precision is None and "precision" not in changed:
+        idle = idle | {"fp_activations"}
     given = [flag_of(name) for name in sorted(idle) if getattr(config, name) not in (None, False)]
     if given:
         raise LmbenchError(

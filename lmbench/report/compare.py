@@ -80,6 +80,7 @@ sample standard deviation and of how many seeds it is."""
 _ALWAYS = frozenset(key for key, _ in COLUMNS if key not in ("ms_per_token", "corpus"))
 _PERPLEXITIES = ("valid_ppl", "test_ppl")
 _FURTHER = tuple(key for key, _ in (*ADAPTED, *PER_UNIT))
+_EARLY = ", stopped early"
 _LEFT = {"run", "name", "kind", "corpus", "model", "runtime"}
 
 OVER_SEEDS = "± the sample standard deviation over n runs that differ in seed alone"
@@ -203,6 +204,9 @@ def compare_runs(runs: Sequence[Run], *, over_seeds: bool = False) -> Comparison
         if key in _ALWAYS
         or (len(texts) > 1 if key == "corpus" else any(_tells(key, row) for row in rows))
     )
+    if "n" in beside:
+        further = [key for key, _ in columns if key in _FURTHER]
+        beside += tuple(f"{key}_{what}" for key in further for what in ("deviation", "n"))
     beside = (*(key for key, head in COLUMNS if (key, head) not in columns), *beside)
     return Comparison(rows, columns, beside)
 
@@ -234,13 +238,15 @@ def _tells(key: str, row: Mapping[str, Any]) -> bool:
 def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One row of runs that differ in seed alone: means, and what `SEED_KEYS` name."""
     mean = dict(rows[0]) | {"runs": " ".join(row["run"] for row in rows), "n": len(rows)}
-    mean["name"] = _common_name([row["name"] for row in rows])
+    early = any(row["early"] for row in rows)
+    names = [row["name"].removesuffix(_EARLY) for row in rows]
+    mean |= {"name": _common_name(names) + _EARLY * early, "early": early}
     mean["as_packed"] = any(row["as_packed"] for row in rows if row["bytes"])
     for key in ("sparsity", "nonzero", "bytes", "ms_per_token", *_PERPLEXITIES, *_FURTHER):
         spread = spread_of(row[key] for row in rows)
         whole = key in ("nonzero", "bytes")
         mean[key] = None if spread is None else round(spread.mean) if whole else spread.mean
-        if key in _PERPLEXITIES:
+        if key in (*_PERPLEXITIES, *_FURTHER):
             mean[f"{key}_deviation"] = spread.deviation if spread else None
             mean[f"{key}_n"] = spread.n if spread else 0
     return mean
@@ -263,7 +269,7 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
     results, size = record.results, record.size
     return {
         "run": run.ref,
-        "name": one_line(record.name) + ", stopped early" * record.stopped_early,
+        "name": one_line(record.name) + _EARLY * record.stopped_early,
         "early": record.stopped_early,
         "finished": _is_whole(run, record),
         "kind": record.kind,
@@ -338,23 +344,24 @@ def _cell(key: str, row: Mapping[str, Any]) -> str:
             return f"{size_sign(bool(row.get('as_packed')))}{value:,}"
         case "nonzero":
             return f"{value:,}"
-        case "valid_ppl" | "test_ppl":
-            return _perplexity(key, row) + (PART_SIGN if row.get("part_tokens") else "")
+        case "valid_ppl" | "test_ppl" | "test_cache_ppl" | "test_dynamic_ppl":
+            return _figure(key, row) + (PART_SIGN if row.get("part_tokens") else "")
         case "run" if row.get("n"):
             return f"{value} +{row['n'] - 1}"
-        case "test_cache_ppl" | "test_dynamic_ppl" | "test_cache_dynamic_ppl":
-            return f"{value:.2f}" + (PART_SIGN if row.get("part_tokens") else "")
+        case "test_cache_dynamic_ppl":
+            return _figure(key, row) + (PART_SIGN if row.get("part_tokens") else "")
         case "test_word_ppl" | "test_bits_per_character":
-            return f"{value:.3f}" if key.endswith("character") else f"{value:.2f}"
+            return _figure(key, row, 3 if key.endswith("character") else 2)
         case "ms_per_token":
             return f"{value:.2f}"
     return runtime_cell(key, value)
 
 
-def _perplexity(key: str, row: Mapping[str, Any]) -> str:
-    """Over several seeds with its spread."""
+def _figure(key: str, row: Mapping[str, Any], digits: int = 2) -> str:
+    """Over several seeds with its spread; where one alone has it, that is said."""
     n = row.get(f"{key}_n", 1)
-    return Spread(row[key], row.get(f"{key}_deviation"), n).text(2)
+    text = Spread(row[key], row.get(f"{key}_deviation"), n).text(digits)
+    return f"{text}, n = 1" if n == 1 < row.get("n", 1) else text
 
 
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",

@@ -16,6 +16,7 @@ from lmbench.errors import LmbenchError
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.report.run_command import run_command
+from lmbench.session.attempts import last_sign_of_life
 from lmbench.session.records import ModelSize
 from lmbench.session.store import Run
 
@@ -190,7 +191,8 @@ def _run_cells(run: Run) -> list[Text]:
     sparsity = results.get("sparsity")
     seconds = results.get("seconds")
     if seconds is None and record.started and status != "queued":
-        seconds = (record.ended or time.time()) - record.started
+        seen = last_sign_of_life(run.path, record) if status == "lost" else time.time()
+        seconds = (record.ended or seen) - record.started
     texts = [
         _number(results.get("valid_ppl"), "{:.2f}" + part),
         _number(results.get("test_ppl"), "{:.2f}" + part),

@@ -31,7 +31,13 @@ from lmbench.session.files import (
     temporary_file,
 )
 from lmbench.session.leftovers import unnamed_folder
-from lmbench.session.manage import at_rest, put_in_place, refuse_busy
+from lmbench.session.manage import (
+    at_rest,
+    attempts_at_rest,
+    put_in_place,
+    refuse_begun,
+    refuse_busy,
+)
 from lmbench.session.records import FORMAT_VERSION, LIVE, RunRecord, SessionRecord, parse_record
 from lmbench.session.rename import rename_refs
 from lmbench.session.store import Home, Session, check_session_name
@@ -100,7 +106,7 @@ def pack(session: Session, target: Path, *, replace: bool = False) -> Packed:
     Raises:
         LmbenchError: a run is being worked on, or the file cannot be written.
     """
-    refuse_busy(session, "packed", queued=False)
+    before = attempts_at_rest(session, "packed")
     contents = list(_contents(session))
     known = [(n, source) for n, source in contents if source is not None and _KNOWN.fullmatch(n)]
     _refuse_alike([name for name, _ in known])
@@ -114,6 +120,7 @@ def pack(session: Session, target: Path, *, replace: bool = False) -> Packed:
                 file.seek(0)
                 file.truncate()
                 _write(file, known, zipfile.ZIP_STORED)
+            refuse_begun(session, before, "packed")
             file.flush()
             os.fsync(file.fileno())
             if replace:
@@ -148,6 +155,7 @@ def _contents(session: Session) -> Iterator[tuple[str, Path | bytes | None]]:
     runs = session.runs()
     names = {run.path.name for run in runs}
     linked = [run.path for run in runs if run.path.is_symlink()]
+    seen: set[int] = set()
     for path in itertools.chain(files_in(session.path), *map(files_in, linked)):
         name = path.relative_to(session.path)
         passing = any(part.startswith(".") for part in name.parts) or name.name == "control"
@@ -156,6 +164,10 @@ def _contents(session: Session) -> Iterator[tuple[str, Path | bytes | None]]:
         lost = name.parts[0] == "runs" and len(name.parts) > 2 and name.parts[1] not in names
         found[name.as_posix()] = None if lost or path.is_symlink() else path
     for run in runs:
+        # What we pack we must also be willing to unpack: a number, or a kind, by hand.
+        if run.id in seen:
+            session.run(run.id)
+        seen.add(run.id)
         where = f"runs/{run.path.name}"
         resting = at_rest(run)
         if resting.status in LIVE:
@@ -166,6 +178,7 @@ def _contents(session: Session) -> Iterator[tuple[str, Path | bytes | None]]:
         document = resting.model_dump(mode="json")
         # A folder may have been copied under another number.
         document |= {"id": run.id, "kind": run.path.name.partition("-")[2]}
+        parse_record(RunRecord, document, run.path)
         found[f"{where}/run.json"] = json_bytes(document)
         for which in ("last", "best"):
             folder = run.checkpoint(which)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+import stat
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from lmbench.session.store import Home, Run, Session, check_session_name, is_pat
 __all__ = [
     "Deletion",
     "at_rest",
+    "attempts_at_rest",
     "copy_session",
     "delete_run",
     "delete_session",
+    "refuse_begun",
     "refuse_busy",
     "refuse_folder",
     "rename_run",
@@ -82,12 +86,15 @@ def copy_session(home: Home, name: str, new_name: str) -> Session:
     """
     source = home.session(name)
     target = _free(home, new_name)
-    refuse_busy(source, "copied", queued=False)
+    before = attempts_at_rest(source, "copied")
     with unnamed_folder(home.sessions_path) as staged:
-        shutil.copytree(
-            source.path, staged, ignore=_of_the_moment, dirs_exist_ok=True,
-            ignore_dangling_symlinks=True,
-        )  # fmt: skip
+        try:
+            shutil.copytree(
+                source.path, staged, ignore=_of_the_moment, dirs_exist_ok=True,
+                ignore_dangling_symlinks=True,
+            )  # fmt: skip
+        finally:
+            _make_writable(staged)
         copied = Session(staged)
         for run in source.runs():
             folder = staged / "runs" / run.path.name
@@ -99,8 +106,31 @@ def copy_session(home: Home, name: str, new_name: str) -> Session:
                     shutil.copytree(whole, folder / which)
         copied.write(copied.read().model_copy(update={"name": new_name}))
         rename_refs(staged, name, new_name)
+        refuse_begun(source, before, "copied")
         put_in_place(staged, target)
     return target
+
+
+def attempts_at_rest(session: Session, what: str) -> dict[str, int]:
+    """Of each run how often it has begun; raises as `refuse_busy` where one is worked on."""
+    refuse_busy(session, what, queued=False)
+    return {run.path.name: record.attempt for run, record in session.records()}
+
+
+def refuse_begun(session: Session, before: Mapping[str, int], what: str) -> None:
+    """Raises LmbenchError where a run has been worked on since `before` was found: what was read
+    of its checkpoints meanwhile may be of two of them."""
+    if attempts_at_rest(session, what) != before:
+        raise LmbenchError(
+            f"session '{session.name}' cannot be {what}: a run of it began meanwhile; try again"
+        )
+
+
+def _make_writable(folder: Path) -> None:
+    """For its owner, as a copy of what is read-only is not."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
 def _of_the_moment(_folder: str, names: list[str]) -> list[str]:

@@ -301,10 +301,21 @@ class Session:
             yield run, record
 
     def run(self, number: int) -> Run:
-        for run in self.runs():
-            if run.id == number:
-                return run
-        raise LmbenchError(f"session '{self.name}' has no run {number} ({self._has()})")
+        """The run of that number.
+
+        Raises:
+            LmbenchError: there is none, or, copied by hand, several.
+        """
+        found = [run for run in self.runs() if run.id == number]
+        if not found:
+            raise LmbenchError(f"session '{self.name}' has no run {number} ({self._has()})")
+        if len(found) > 1:
+            folders = ", ".join(run.path.name for run in found)
+            raise LmbenchError(
+                f"session '{self.name}' has several runs {number} ({folders}): name one by its "
+                "folder, and give the others numbers of their own"
+            )
+        return found[0]
 
     def _has(self) -> str:
         ids = [str(run.id) for run in self.runs()]
@@ -450,7 +461,10 @@ class Home:
                 and _RUN_FOLDER.fullmatch(path.name) is not None
                 and ".." not in path.parts
             )
-            return Run(path if as_named else path.resolve())
+            if not as_named:
+                return Run(path.resolve())
+            home = path.parents[3]
+            return Run(home.resolve() / path.relative_to(home))
         if is_path(ref):
             what = "this is no run's folder" if path.exists() else "there is no such run or file"
             raise LmbenchError(f"{ref}: {what}; name a run (SESSION/3, 3, @) or the folder of one")
@@ -475,6 +489,14 @@ class Home:
                 f"{ref}: a file, and no run has that name; name a run (SESSION/3, 3, @)"
             )
         raise LmbenchError(f"session '{home.name}' has no run '{what}' ({home._has()})")
+
+    def file_of(self, ref: str, session: str) -> Path | None:
+        """The file or folder of a model that a user means by `ref`, None for a run: of that name or
+        number it is the run, whatever is called so."""
+        path = expanded(ref)
+        weights = path / "model.safetensors"
+        is_one = path.is_file() or (weights.is_file() and not (path / "run.json").is_file())
+        return path if is_one and (is_path(ref) or not self._names_run(ref, session)) else None
 
     def _names_run(self, ref: str, session: str) -> bool:
         """Is it the number or the name of a run in that session, whatever folder is called so?"""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_world import answer
 
 from lmbench.cli import run as lmbench
-from lmbench.config import TrainConfig
+from lmbench.config import BenchmarkConfig, TrainConfig
 from lmbench.deploy.native import why_unavailable
 from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.errors import INTERRUPTED
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import SensitivityPoint
+from lmbench.session.manage import delete_run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -298,6 +302,41 @@ def test_doctor_says_why_the_compiled_kernels_are_not_there(
     monkeypatch.setenv("LMBENCH_NATIVE", "0")
     assert "LMBENCH_NATIVE=0 is set" in str(kernels()["value"])
     assert kernels()["good"] is False
+
+
+@pytest.fixture
+def elsewhere(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """The working folder of the commands, which has the model too, and no corpus; runs that they
+    make are not begun."""
+    other = Home(tmp_path / "elsewhere")
+    shutil.copytree(home.sessions_path, other.sessions_path)
+    monkeypatch.setenv("LMBENCH_HOME", str(other.path))
+
+    def make_alone(make: Callable[[], Run], **_: Any) -> tuple[Run, int]:
+        return make(), 0
+
+    for command in ("train", "benchmark"):
+        monkeypatch.setattr(f"lmbench.cli.{command}.start", make_alone)
+    return other
+
+
+def test_a_run_of_another_working_folder_is_pruned_there(home: Home, elsewhere: Home) -> None:
+    dense = home.find_run("1")
+    assert lmbench(["prune", str(dense.path), "--schedule", "small-80", "--epochs", "9"]) == 0
+    assert elsewhere.session("default").runs() == [elsewhere.find_run("1")]
+    made = dense.session.runs()[-1]
+    assert made.read().parent == dense.ref
+    delete_run(made)
+
+
+def test_a_run_of_another_working_folder_is_measured_and_not_its_namesake(
+    home: Home, elsewhere: Home
+) -> None:
+    there = home.find_run("1")
+    assert lmbench(["benchmark", "1", str(there.path)]) == 0
+    config = elsewhere.session("default").runs()[-1].config()
+    assert isinstance(config, BenchmarkConfig)
+    assert config.models == ("default/001-train", str(there.path))
 
 
 def test_a_newest_run_without_a_model_is_passed_over(home: Home, capsys: Capture) -> None:

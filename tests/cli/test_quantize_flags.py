@@ -155,6 +155,13 @@ def test_values_that_the_engine_refuses_are_refused_without_a_model(
         settings_of(validate(QuantizeConfig, given))
 
 
+def test_how_many_standard_deviations_is_asked_with_that_way_of_clipping_alone() -> None:
+    for more in ({"clip_acts": "n-std"}, {"override": ("decoder:clip_acts=N_STD",)}):
+        settings_of(validate(QuantizeConfig, {"clip_n_stds": 3.0, **more}))
+    with pytest.raises(LmbenchError, match="--clip-n-stds is of --clip-acts n-std"):
+        settings_of(validate(QuantizeConfig, {"clip_n_stds": 3.0}))
+
+
 def test_settings_of_integers_go_with_floats_where_an_override_brings_integers_back() -> None:
     given = {"fp16": True, "bits_parameters": 4, "override": ("encoder:precision=none",)}
     found = settings_of(validate(QuantizeConfig, given))

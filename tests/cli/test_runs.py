@@ -7,7 +7,9 @@ import re
 import shutil
 import sys
 import threading
+import time
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from cli_world import answer, complaint
@@ -148,6 +150,17 @@ def test_tables_show_numbers_as_people_read_them(world: World, capsys: Capture) 
     ]
 
 
+def test_the_time_of_a_lost_run_ends_with_its_last_sign_of_life(
+    world: World, capsys: Capture
+) -> None:
+    began = time.time() - 10 * 86_400
+    world.run().update(status="running", started=began, pid=None)
+    lmbench(["runs", "list"])
+    line = capsys.readouterr().out.splitlines()[1]
+    assert "lost" in line
+    assert "10 d" not in line
+
+
 def test_why_a_run_was_lost_is_shown(world: World, capsys: Capture) -> None:
     run = world.run()
     run.update(status="lost", reason="killed, probably out of memory")
@@ -245,6 +258,17 @@ def test_what_a_queued_run_of_another_session_needs_is_not_deleted(
         assert f"{queued.ref}: queued" in complaint(capsys, *words, "--yes")
     queued.update(status="stopped")
     answer(capsys, "sessions", "delete", "default", "--yes")
+
+
+def test_what_a_queued_run_needs_is_not_deleted_from_another_working_folder(
+    world: World, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    needed = world.run()
+    needed.update(status="finished")
+    needed.session.new_run(PruneConfig(), "prune", parent=needed)
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path / "another"))
+    assert "queued, and would" in complaint(capsys, "runs", "delete", str(needed.path), "--yes")
+    assert needed.path.is_dir()
 
 
 def test_nothing_is_done_where_one_of_the_runs_is_not_there(world: World, capsys: Capture) -> None:

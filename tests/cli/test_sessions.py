@@ -73,6 +73,16 @@ def test_deleting_without_a_terminal_needs_yes(home: Home, capsys: Capture) -> N
     assert names(home) == ["mine"]
 
 
+def test_a_file_is_packed_and_unpacked_in_the_users_folder(
+    home: Home, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    answer(capsys, "sessions", "pack", "mine", "--output=~/mine.lmbench")
+    assert (tmp_path / "mine.lmbench").is_file()
+    answer(capsys, "sessions", "unpack", "~/mine.lmbench", "--name", "again")
+    assert len(home.session("again").runs()) == len(home.session("mine").runs())
+
+
 def test_packing_and_unpacking_round_trips(home: Home, capsys: Capture, tmp_path: Path) -> None:
     packed = answer(capsys, "sessions", "pack", "mine")
     assert Path(packed["path"]).resolve() == tmp_path / "mine.lmbench"

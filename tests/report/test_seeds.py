@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lmbench.config import PackConfig, PruneConfig, QuantizeConfig, TrainConfig
+from lmbench.config import EvaluateConfig, PackConfig, PruneConfig, QuantizeConfig, TrainConfig
 from lmbench.report.compare import compare_runs, report_session
 from lmbench.report.pareto_front import front_plot
 from lmbench.report.plots.export import as_csv, as_svg
@@ -138,6 +139,32 @@ def test_a_seed_that_did_not_come_to_its_end_is_no_part_of_the_mean(session: Ses
     rows = compare_runs([*runs, stopped], over_seeds=True).rows
     assert [row for row in rows if row["run"] != stopped.ref] == list(before)
     assert next(row["valid_ppl"] for row in rows if row["run"] == stopped.ref) == 1000.0
+
+
+def test_a_figure_that_one_of_the_seeds_has_says_so(session: Session) -> None:
+    runs = scored(session)[:3]
+    evaluated = session.new_run(EvaluateConfig(cache=20), "evaluate", parent=runs[0])
+    evaluated.update(
+        status="finished", started=time.time(), ended=time.time(),
+        results={"test_cache_ppl": 80.0},
+    )  # fmt: skip
+    comparison = compare_runs(runs, over_seeds=True)
+    cached = [key for key, _ in comparison.columns].index("test_cache_ppl")
+    assert comparison.cells()[0][cached] == "80.00, n = 1"
+    assert "test_cache_ppl_n" in comparison.write("csv").split("\n")[0]
+    runs[1].update(results={})
+    runs[2].update(results={})
+    assert compare_runs(runs, over_seeds=True).cells()[0][6] == "82.80, n = 1"
+
+
+def test_seeds_that_were_stopped_early_are_said_to_be(session: Session) -> None:
+    for seed in (1, 2):
+        run = session.new_run(
+            TrainConfig(seed=seed), "train", name=f"lstm s{seed}", point=f"p{seed}"
+        )
+        run.update(status="stopped", early_stopping="stopped", results={"valid_ppl": 200.0})
+    [row] = compare_runs(session.runs(), over_seeds=True).rows
+    assert (row["name"], row["early"]) == ("lstm, stopped early", True)
 
 
 def test_the_front_has_an_error_bar_for_a_setting_of_several_seeds(session: Session) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_runs import make_live
@@ -107,6 +109,32 @@ def test_a_copy_refers_to_itself_and_the_first_is_untouched(home: Home, session:
         weights = Path("last") / "model.safetensors"
         assert (mine.path / weights).read_bytes() == (its.path / weights).read_bytes()
         assert not mine.control_path.exists()
+
+
+def test_a_session_of_which_a_run_begins_while_it_is_copied_is_not_copied(
+    home: Home, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, copytree = session.runs()[0], shutil.copytree
+
+    def worked_on(*arguments: Any, **named: Any) -> None:
+        copytree(*arguments, **named)
+        run.update(attempt=run.read().attempt + 1)
+
+    monkeypatch.setattr(shutil, "copytree", worked_on)
+    with pytest.raises(LmbenchError, match="a run of it began meanwhile; try again"):
+        copy_session(home, "old", "new")
+    assert [p.name for p in home.sessions_path.iterdir() if "old" not in p.name] == []
+
+
+def test_a_copy_of_what_is_read_only_can_be_written(home: Home, session: Session) -> None:
+    read_only = [session.path, *session.path.rglob("*")]
+    for path in read_only:
+        path.chmod(path.stat().st_mode & ~0o222)
+    copy = copy_session(home, "old", "new")
+    for path in (copy.path, *copy.path.rglob("*")):
+        assert path.stat().st_mode & 0o200
+    for path in read_only:
+        path.chmod(path.stat().st_mode | 0o200)
 
 
 def test_a_link_to_nothing_is_left_out_of_a_copy(home: Home, session: Session) -> None:

@@ -104,18 +104,29 @@ def test_runs_arrive_with_no_process_and_nothing_waiting(session: Session, tmp_p
     assert [(r.status, r.pid) for r in records] == [("lost", None), ("stopped", None)]
 
 
-def test_a_run_that_is_resumed_while_its_session_is_packed_is_at_rest_in_the_archive(
+def test_a_session_of_which_a_run_begins_while_it_is_packed_is_not_packed(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A checkpoint may have been read half before and half after it was written anew."""
     run, write = session.runs()[0], archive._write
 
-    def resumed(*arguments: Any) -> None:
-        run.update(status="running", pid=os.getpid())
+    def worked_on(*arguments: Any) -> None:
         write(*arguments)
+        run.update(attempt=run.read().attempt + 1)
 
-    monkeypatch.setattr(archive, "_write", resumed)
-    made = unpack(pack(session, tmp_path / "f").path, Home(tmp_path / "elsewhere"))
-    assert made.runs()[0].read().status == "finished"
+    monkeypatch.setattr(archive, "_write", worked_on)
+    with pytest.raises(LmbenchError, match="a run of it began meanwhile; try again"):
+        pack(session, tmp_path / "f")
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize("name, words", [("001-prune", "several runs 1"), ("007-mine", "'kind'")])
+def test_folders_of_runs_that_unpacking_would_refuse_are_refused(
+    session: Session, tmp_path: Path, name: str, words: str
+) -> None:
+    shutil.copytree(session.runs()[0].path, session.runs_path / name)
+    with pytest.raises(LmbenchError, match=words):
+        pack(session, tmp_path / "s.lmbench")
 
 
 def test_a_live_run_keeps_its_session_from_being_packed(session: Session, tmp_path: Path) -> None:

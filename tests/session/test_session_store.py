@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -122,6 +123,36 @@ def test_a_run_is_found_by_each_of_its_names(home: Home, ref: str) -> None:
     new_run(home, "work")
     second = new_run(home, "work", name="second")
     assert home.find_run(ref, "work") == second
+
+
+def test_a_number_that_two_folders_have_is_no_run(home: Home) -> None:
+    run = new_run(home)
+    copied = run.path.with_name("001-backup")
+    shutil.copytree(run.path, copied)
+    with pytest.raises(LmbenchError, match=r"several runs 1 \(001-\w+, 001-\w+\)"):
+        home.find_run("1")
+    assert home.find_run("001-backup").path == copied
+
+
+def test_a_file_with_a_runs_name_hides_no_run(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As ``2>1`` leaves one."""
+    new_run(home, name="mine")
+    monkeypatch.chdir(tmp_path)
+    for name in ("1", "mine", "other"):
+        (tmp_path / name).touch()
+    assert home.file_of("1", "default") is None
+    assert home.file_of("mine", "default") is None
+    assert home.file_of("./1", "default") == Path("1")
+    assert home.file_of("other", "default") == Path("other")
+
+
+def test_a_run_that_is_named_through_a_link_is_the_same_run(home: Home, tmp_path: Path) -> None:
+    run = new_run(home)
+    (tmp_path / "link").symlink_to(home.path)
+    named = home.find_run(str(tmp_path / "link" / run.path.relative_to(home.path)))
+    assert named == run
 
 
 def test_a_run_is_found_by_the_path_of_its_folder(home: Home) -> None:

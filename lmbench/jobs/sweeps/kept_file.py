@@ -110,6 +110,7 @@ def keep(session: Session, sweep: Sweep, folder: Path) -> None:
             target = _target(session, name, Path(found), data, files)
             files[target] = data
             paths[place] = str(target.relative_to(session.path))
+    paths |= _runs_named(session, sweep)
     assert sweep.places is not None
     text = sweep.places.replaced(paths)
     if has_sweep(session):
@@ -120,6 +121,21 @@ def keep(session: Session, sweep: Sweep, folder: Path) -> None:
             target.parent.mkdir(exist_ok=True)
             write_atomic(target, data)
     write_atomic(kept_path(session), text.encode())
+
+
+def _runs_named(session: Session, sweep: Sweep) -> dict[tuple[object, ...], str]:
+    """Where in the file runs are named to start from, and each as ``SESSION/NNN-kind``: names and
+    ``@`` may mean another run tomorrow."""
+    found: dict[tuple[object, ...], str] = {}
+    stages: set[str] = set()
+    for number, stage in enumerate(sweep.stages):
+        several = len(stage.sources) > 1
+        for place, name in enumerate(stage.sources):
+            if name not in stages:
+                run = session.home.find_run(name, session.name, with_model=True)
+                found["stages", number, "from", *([place] if several else [])] = run.ref
+        stages.add(stage.name)
+    return found
 
 
 def _named(sweep: Sweep) -> Iterator[tuple[tuple[object, ...], str, str]]:

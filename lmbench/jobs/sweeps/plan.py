@@ -383,6 +383,11 @@ class _Settings:
                     f"from: {one_line(name)} is no stage before this one, and no run: "
                     f"{error.message}"
                 ) from None
+            if run.home.path != self._home.path:
+                raise LmbenchError(
+                    f"from: {run.path} is a run of another working folder: start the sweep there "
+                    f"(LMBENCH_HOME={run.home.path})"
+                )
             status = run.status()
             if status != "finished":
                 raise LmbenchError(

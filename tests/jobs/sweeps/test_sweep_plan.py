@@ -18,6 +18,7 @@ from lmbench.jobs.sweeps.kept_file import keep, sweep_of
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
 from lmbench.session import Home
+from lmbench.session.manage import rename_session
 
 BRANCHES = f"""version: 1
 seeds: [3, 4]
@@ -254,6 +255,40 @@ stages:
     session.run(2).update(status="lost")
     with pytest.raises(LmbenchError, match="dense/002-train is lost; a sweep starts from finished"):
         planned(sweep_home, text)
+
+
+def test_a_run_of_another_working_folder_is_no_source(sweep_home: Home, tmp_path: Path) -> None:
+    """Of the sweep's own one of that number may be another model."""
+    for home in (sweep_home, Home(tmp_path / "another")):
+        run = home.open_session("dense").new_run(TrainConfig(data="tiny"), "train")
+        run.update(status="finished")
+        (run.path / "best").mkdir()
+    text = f"version: 1\nstages: [{{kind: quantize, from: {run.path}}}]\n"
+    with pytest.raises(LmbenchError, match="a run of another working folder"):
+        planned(sweep_home, text)
+
+
+@pytest.mark.parametrize("named", ["dense/first", "dense/@", "[dense/1, dense/first s2]"])
+def test_the_kept_copy_names_runs_so_that_they_stay_the_same(sweep_home: Home, named: str) -> None:
+    session = sweep_home.open_session("dense")
+    for seed in (1, 2) if "[" in named else (1,):
+        config = TrainConfig(data="tiny", seed=seed)
+        run = session.new_run(config, "train", name="first" if seed == 1 else "first s2")
+        run.update(status="finished")
+        (run.path / "best").mkdir()
+    file = write_sweep(
+        sweep_home.path.parent / "study",
+        f"version: 1\nname: study\nstages: [{{kind: quantize, from: {named}}}]\n",
+    )
+    made, runs = control.start(control.prepare(file, sweep_home), sweep_home)
+    wanted = ("dense/001-train", "dense/002-train")[: len(runs)]
+    assert sweep_of(made).stages[0].sources == wanted
+    # The same file goes on with it.
+    assert control.start(control.prepare(file, sweep_home), sweep_home)[1] == runs
+    for run in runs:
+        run.update(status="finished")
+    rename_session(sweep_home, "dense", "work")
+    assert sweep_of(made).stages[0].sources == tuple(w.replace("dense", "work") for w in wanted)
 
 
 def test_the_sweep_of_the_benchmarks_is_in_order(tmp_path: Path) -> None:
