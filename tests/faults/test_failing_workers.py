@@ -25,7 +25,7 @@ def mounting(tmp_path: Path) -> None:
 @needs_strace
 def test_a_fault_at_some_writes_of_a_run_loses_nothing() -> None:
     kinds = ("--kind", "train", "--kind", "quantize", "--kind", "supervisor")
-    run_harness("failing_calls.py", "--sample", "3", *kinds)
+    run_harness("failing_calls.py", "--sample", "2", *kinds)
 
 
 @pytest.mark.slow
@@ -36,7 +36,7 @@ def test_a_fault_at_any_write_of_a_run_loses_nothing() -> None:
 
 
 def test_a_training_on_a_full_disk_or_in_a_read_only_folder_says_so(mounting: None) -> None:
-    run_harness("small_disks.py", "--points", "4")
+    run_harness("small_disks.py", "--points", "3")
 
 
 @pytest.mark.slow

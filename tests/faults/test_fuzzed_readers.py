@@ -42,7 +42,7 @@ def test_a_damaged_file_is_read_or_refused(name: str, home: Home) -> None:
     whole = path.read_bytes()
 
     @settings(
-        max_examples=25,
+        max_examples=15,
         derandomize=True,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

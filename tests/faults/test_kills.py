@@ -8,7 +8,7 @@ from harness import run_harness
 
 def test_workers_killed_at_some_moments_lose_nothing() -> None:
     kinds = ("--kind", "train", "--kind", "quantize")
-    run_harness("kills.py", "--kills", "4", "--signals", "1", "--seed", "3", *kinds)
+    run_harness("kills.py", "--kills", "3", "--signals", "1", "--seed", "3", *kinds)
 
 
 @pytest.mark.slow

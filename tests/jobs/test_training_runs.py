@@ -587,7 +587,7 @@ def test_the_scored_last_model_is_the_one_that_is_kept(
     assert scored["test_ppl"] == pytest.approx(made["results"]["test_ppl"], rel=1e-4)
 
 
-@pytest.mark.parametrize("projection", [False, True])
+@pytest.mark.parametrize("projection", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_with_quantized_weights_leaves_a_model_that_everyone_can_read(
     home: Home, projection: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:

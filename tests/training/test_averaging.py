@@ -191,8 +191,8 @@ def test_the_last_model_is_scored_with_its_averages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "schedule, stops",
     [
-        *((None, (10, 60, 100)), (AGP, (100, 140))),
-        *((QUANTIZED, (100,)), (CODES, (100,)), (LEARNED, (100,))),
+        *((None, (10, 60, 100)), (AGP, (100, 140)), (LEARNED, (100,))),
+        *(pytest.param(other, (100,), marks=pytest.mark.slow) for other in (QUANTIZED, CODES)),
     ],
 )
 def test_a_resumed_run_has_the_averages_of_an_uninterrupted_one_to_the_bit(

@@ -105,8 +105,14 @@ def losses(one: Trainer) -> list[float]:
     return [one.batch().item() for _ in range(one.batches_per_epoch)]
 
 
-@pytest.mark.parametrize("tied,projection", [(True, False), (False, False), (True, True)])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind, tied, projection",
+    [
+        pytest.param(kind, *shape, marks=pytest.mark.slow if of_kind and of_shape else ())
+        for of_kind, kind in enumerate(MODELS)
+        for of_shape, shape in enumerate(((True, False), (False, False), (True, True)))
+    ],
+)
 def test_two_hundred_losses_and_the_weights_equal_the_plain_loops(
     kind: str, tied: bool, projection: bool
 ) -> None:

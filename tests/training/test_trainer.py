@@ -120,8 +120,15 @@ def test_the_first_rate_after_a_resume_is_of_what_was_worked_on_since(
     assert 5 * first == second == 5 * config.bptt * config.batch_size
 
 
-@pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
-@pytest.mark.parametrize("schedule", [None, AGP], ids=["dense", "pruned"])
+@pytest.mark.parametrize(
+    "schedule, more",
+    [
+        pytest.param(None, {}, id="dense"),
+        pytest.param(AGP, REGULARISED, id="pruned-regularised"),
+        pytest.param(None, REGULARISED, id="dense-regularised", marks=pytest.mark.slow),
+        pytest.param(AGP, {}, id="pruned", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     schedule: dict[str, Any] | None, more: dict[str, Any], tmp_path: Path
 ) -> None:

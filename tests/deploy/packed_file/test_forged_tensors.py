@@ -143,7 +143,7 @@ def test_each_form_runs_on_the_kernel_of_its_layout(tmp_path: Path, form: str) -
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     which=st.integers(0, 30),
     place=st.floats(0, 1, exclude_max=True),

@@ -287,7 +287,7 @@ def refused(path: Path, data: bytes) -> str:
     return caught.value.message
 
 
-fuzz = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @fuzz

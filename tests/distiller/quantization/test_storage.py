@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 import torch
@@ -305,22 +306,28 @@ def test_every_kind_of_layer_quantizes_with_little_loss(kind):
     assert math.isfinite(difference)
 
 
+WALKED: list[dict[str, Any]] = [
+    {},
+    {"mode": "ASYMMETRIC_SIGNED", "per_channel_wts": True, "clip_acts": "AVG"},
+    {"mode": "ASYMMETRIC_UNSIGNED", "bits_activations": 6},
+    {"scale_approx_mult_bits": 8, "clip_acts": "GAUSS"},
+    {"bits_activations": 12, "bits_weights": 12, "bits_accum": 20},
+    {"mode": "ASYMMETRIC_SIGNED", "bits_state": 16},
+    {"mode": "ASYMMETRIC_SIGNED", "bits_activations": 16, "bits_accum": 30},
+    {"mode": "ASYMMETRIC_SIGNED", "overrides": {".*act.*": {"precision": "16"}}},
+    {"group_size": 8},
+    {"overrides": {"rnn.cells.1.fc_gate_h": {"group_size": 16}}},
+]
+
+
 @pytest.mark.parametrize(
-    "changes",
+    "kind, changes",
     [
-        {},
-        {"mode": "ASYMMETRIC_SIGNED", "per_channel_wts": True, "clip_acts": "AVG"},
-        {"mode": "ASYMMETRIC_UNSIGNED", "bits_activations": 6},
-        {"scale_approx_mult_bits": 8, "clip_acts": "GAUSS"},
-        {"bits_activations": 12, "bits_weights": 12, "bits_accum": 20},
-        {"mode": "ASYMMETRIC_SIGNED", "bits_state": 16},
-        {"mode": "ASYMMETRIC_SIGNED", "bits_activations": 16, "bits_accum": 30},
-        {"mode": "ASYMMETRIC_SIGNED", "overrides": {".*act.*": {"precision": "16"}}},
-        {"group_size": 8},
-        {"overrides": {"rnn.cells.1.fc_gate_h": {"group_size": 16}}},
+        pytest.param(kind, changes, marks=pytest.mark.slow if apart and number > 1 else ())
+        for apart, kind in enumerate((nn.LSTM, nn.GRU, nn.RNN))
+        for number, changes in enumerate(WALKED)
     ],
 )
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @torch.no_grad()
 def test_the_fast_walk_gives_the_wrappers_integers_to_the_last_bit(changes, kind, model, stats):
     if kind is not nn.LSTM:

@@ -32,7 +32,7 @@ from lmbench.tui.laboratory.candidates import Candidate
 from lmbench.tui.laboratory.packed_size import size_note
 from lmbench.tui.laboratory.quantization_settings import InForce, with_next, without_own
 
-KINDS = ("LSTM", "GRU", "RNN_TANH")
+KINDS = ("LSTM", pytest.param("GRU", marks=pytest.mark.slow), "RNN_TANH")
 WHATS = ("precision", "clip", "channels", "mode")
 # Once round the longest of the choices.
 ROUND = max(len(quantization_settings.CLIPS), len(quantization_settings.PRECISIONS))
