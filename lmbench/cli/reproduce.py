@@ -14,6 +14,7 @@ from lmbench.cli.start_run import was_deleted, work_through_all
 from lmbench.config import TrainConfig
 from lmbench.config.training import ModelConfig
 from lmbench.errors import LmbenchError
+from lmbench.jobs.launch import leave_queue
 from lmbench.jobs.published_tables import Reproduction, Row, Scale, TableName, plan
 from lmbench.jobs.reproduce import begin, check_rows, compared, make_runs, over_seeds
 from lmbench.report.compare import OVER_SEEDS
@@ -89,7 +90,12 @@ def reproduce(
         with corpus_progress() as progress:
             text = check_rows(plans[0], home, progress)
     opened = home.open_session(session)
-    made = [make_runs(opened, one, taken, text) for one in plans]
+    there = opened.runs()
+    try:
+        made = [make_runs(opened, one, taken, text) for one in plans]
+    except (KeyboardInterrupt, OSError, LmbenchError):
+        leave_queue([run for run in opened.runs() if run not in there])
+        raise
     runs = [run for of_seed in made for run in of_seed if run != taken]
     code = 0
     if detach:

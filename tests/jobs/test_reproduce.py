@@ -14,6 +14,7 @@ from lmbench.config import EvaluateConfig, PruneConfig, QuantizeConfig, TrainCon
 from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import INTERRUPTED, LmbenchError
+from lmbench.jobs import reproduce
 from lmbench.jobs.published_tables import SCALES, TABLES, plan
 from lmbench.jobs.queue import device_of
 from lmbench.jobs.reproduce import compared, make_runs, over_seeds
@@ -234,6 +235,25 @@ def test_a_model_that_is_given_is_trained_no_further(
     assert lmbench(["reproduce", "cache", "--model", run.ref, "--detach"]) == 0
     assert len(begun) == 3
     assert run not in begun
+
+
+def test_runs_that_are_made_when_ctrl_c_comes_are_not_left_queued(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = home.open_session("reproduce")
+    before, *_ = make_runs(session, plan("quantization", "small", {"data": "tiny"}))
+    make_step, made = reproduce.make_step, []
+
+    def interrupted(*arguments: Any) -> Run:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(make_step(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(reproduce, "make_step", interrupted)
+    assert lmbench(["reproduce", "pruning", "--data", "tiny"]) == INTERRUPTED
+    assert [run.status() for run in made] == ["stopped"] * 2
+    assert before.status() == "queued"
 
 
 def test_a_row_that_is_deleted_meanwhile_ends_the_table_in_a_line(
