@@ -95,7 +95,9 @@ DIFFERENCES = {
     ),
     "distiller.summary_graph.SummaryGraph": "refused, with what to do instead",
     "distiller.utils.yaml_ordered_load": "with a safe loader, whatever `Loader` says",
-    "distiller.regularization.group_regularizer.GroupLassoRegularizer": "`Rows`, `Cols` and both",
+    "distiller.regularization.group_regularizer.GroupLassoRegularizer": (
+        "`Rows`, `Cols`, both, and `HiddenUnits`"
+    ),
     "distiller.regularization.group_regularizer.GroupVarianceRegularizer": (
         "the variance of the norms of rows or columns"
     ),

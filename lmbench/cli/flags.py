@@ -195,7 +195,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         group=Group(str(extra.get("group", "Settings"))),
         negative="" if field.default is False else None,
         consume_multiple=isinstance(field.default, tuple) or None,
-        converter=_converter(field),
+        converter=_converter(field, takes_back=extra.get("choices_from") == "teachers"),
     )
     return inspect.Parameter(
         name,
@@ -205,13 +205,15 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-def _converter(field: FieldInfo) -> Callable[[Any, Sequence[Token]], Any] | None:
+def _converter(
+    field: FieldInfo, *, takes_back: bool
+) -> Callable[[Any, Sequence[Token]], Any] | None:
     kinds = get_args(field.annotation)
     if number_type(field.annotation) is int:
         return whole_or_none if NoneType in kinds else whole
     choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    # Where it is a choice, the word means that.
-    takes_none = not choices or "none" not in choices
+    # Where it is a choice, a file or a preset, the word means that.
+    takes_none = takes_back or float in kinds or (choices and "none" not in choices)
     return _or_none if NoneType in kinds and takes_none else None
 
 

@@ -52,15 +52,16 @@ def quantize(
     from lmbench.jobs.quantization import check_fit, describe, settings_of
     from lmbench.report.quantized_modules import quantized_modules
 
-    home = Home.find()
+    parent = Home.find().find_run(run, session, with_model=True)
+    refuse_packed(parent)
+    # A run that is named by its path may be of another working folder.
+    home = parent.home
     check_place(place, home)
     settings = settings_of(config, settings_file(config.config, home) if config.config else None)
     try:
         stats = load_stats(stats_file(config.stats, home)) if config.stats else None
     except QuantizationError as error:
         raise LmbenchError(str(error)) from None
-    parent = home.find_run(run, session, with_model=True)
-    refuse_packed(parent)
     record = parent.read()
     if record.kind == "quantize":
         raise LmbenchError(

@@ -289,7 +289,7 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
             complain(f"{run.ref} was deleted")
             failed = 1
         if failed == INTERRUPTED or (failed and not go_on):
-            _leave_queue([run for run in runs if not was_deleted(run)])
+            _stop_those_left([run for run in runs if not was_deleted(run)])
             return failed
         code = code or min(failed, 1)
     return code
@@ -315,7 +315,7 @@ def _begun(run: Run) -> Run:
     return run
 
 
-def _leave_queue(runs: Sequence[Run]) -> None:
+def _stop_those_left(runs: Sequence[Run]) -> None:
     """Take out of the queue what waits there, the last first: the supervisor would go on with it,
     and may have begun with one."""
     with interrupts_after():

@@ -140,10 +140,10 @@ def prune(
     never fewer than the schedule has). A recipe goes over them, and the flags over both.
     """
     home = Home.find()
-    check_place(place, home)
     parent = home.find_run(run, session, with_model=True) if run else None
     # A run that is named by its path may be of another working folder.
     home = parent.home if parent else home
+    check_place(place, home)
     if seeds is not None and parent is not None:
         refuse_flags("--seeds takes the seed of each run that it starts from",
                      seed="seed" in config.model_fields_set)  # fmt: skip

@@ -32,9 +32,9 @@ class DataMakeConfig(Config):
     documents: DocumentsRule = setting(
         "auto",
         "what goes to a split as a whole: each file, each article (= Title =, as in WikiText), "
-        "each paragraph, each line; auto takes articles where a file begins with a title, files "
-        "where there are 100 or more, else paragraphs; a record of JSON lines or parquet is a "
-        "document",
+        "each paragraph, each line; auto takes files where there are 100 or more, else "
+        "articles where a file begins with a title, else paragraphs; a record of JSON lines or "
+        "parquet is a document",
         group=DATA,
     )
     field: str = setting("text", "field of JSON lines and parquet that holds the text", group=DATA)

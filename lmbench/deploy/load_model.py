@@ -178,8 +178,16 @@ def _refuse_choice(checkpoint: str, what: str) -> None:
         raise LmbenchError(f"--checkpoint {checkpoint}: {what} holds one model; leave it out")
 
 
-def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "cpu") -> LoadedModel:
+def load_run(
+    run: Run,
+    checkpoint: str = "best",
+    device: str | torch.device = "cpu",
+    title: str | None = None,
+) -> LoadedModel:
     """The model of a train, prune, quantize or pack run.
+
+    Args:
+        title: what to call it on screen; left out, ``SESSION/003-train``.
 
     Raises:
         LmbenchError: the run has no such checkpoint yet, its kind has no model of its own, or a
@@ -187,7 +195,7 @@ def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "c
     """
     record = run.read()
     if record.kind == "pack":
-        return load_file(run.path / PACKED_NAME, device, run.ref)
+        return load_file(run.path / PACKED_NAME, device, title or run.ref)
     build = _BUILDERS.get(record.kind)
     if build is None:
         raise LmbenchError(
@@ -198,7 +206,7 @@ def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "c
     if folder is None:
         raise LmbenchError(_no_checkpoint(run, checkpoint))
     model = _ready(build(folder, record.shape), device)
-    return LoadedModel(model, run.vocabulary(record), record.shape, run.ref, folder)
+    return LoadedModel(model, run.vocabulary(record), record.shape, title or run.ref, folder)
 
 
 def _no_checkpoint(run: Run, checkpoint: str) -> str:

@@ -86,7 +86,7 @@ def copy_session(home: Home, name: str, new_name: str) -> Session:
     """
     source = home.session(name)
     target = _free(home, new_name)
-    before = attempts_at_rest(source, "copied")
+    before, runs = attempts_at_rest(source, "copied"), source.runs()
     with unnamed_folder(home.sessions_path) as staged:
         try:
             shutil.copytree(
@@ -96,7 +96,11 @@ def copy_session(home: Home, name: str, new_name: str) -> Session:
         finally:
             _make_writable(staged)
         copied = Session(staged)
-        for run in source.runs():
+        for added in copied.runs():
+            # Made meanwhile: it would stand in the queue a second time.
+            if added.path.name not in {run.path.name for run in runs}:
+                shutil.rmtree(added.path)
+        for run in runs:
             folder = staged / "runs" / run.path.name
             write_json(folder / "run.json", at_rest(run).model_dump(mode="json"))
             for which in ("last", "best"):
@@ -120,9 +124,11 @@ def attempts_at_rest(session: Session, what: str) -> dict[str, int]:
 def refuse_begun(session: Session, before: Mapping[str, int], what: str) -> None:
     """Raises LmbenchError where a run has been worked on since `before` was found: what was read
     of its checkpoints meanwhile may be of two of them."""
-    if attempts_at_rest(session, what) != before:
+    now = attempts_at_rest(session, what)
+    if any(now.get(run) != attempt for run, attempt in before.items()):
         raise LmbenchError(
-            f"session '{session.name}' cannot be {what}: a run of it began meanwhile; try again"
+            f"session '{session.name}' cannot be {what}: a run of it began or was deleted "
+            "meanwhile; try again"
         )
 
 

@@ -17,6 +17,8 @@ from lmbench.config import BenchmarkConfig, TrainConfig
 from lmbench.deploy.native import why_unavailable
 from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.errors import INTERRUPTED
+from lmbench.jobs.job import Job
+from lmbench.jobs.kinds import benchmark
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import SensitivityPoint
 from lmbench.session.manage import delete_run
@@ -321,9 +323,9 @@ def elsewhere(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ho
 
 
 def test_a_run_of_another_working_folder_is_pruned_there(home: Home, elsewhere: Home) -> None:
-    dense = home.find_run("1")
+    dense, before = home.find_run("1"), elsewhere.session("default").runs()
     assert lmbench(["prune", str(dense.path), "--schedule", "small-80", "--epochs", "9"]) == 0
-    assert elsewhere.session("default").runs() == [elsewhere.find_run("1")]
+    assert elsewhere.session("default").runs() == before
     made = dense.session.runs()[-1]
     assert made.read().parent == dense.ref
     delete_run(made)
@@ -334,9 +336,15 @@ def test_a_run_of_another_working_folder_is_measured_and_not_its_namesake(
 ) -> None:
     there = home.find_run("1")
     assert lmbench(["benchmark", "1", str(there.path)]) == 0
-    config = elsewhere.session("default").runs()[-1].config()
+    made = elsewhere.session("default").runs()[-1]
+    config = made.config()
     assert isinstance(config, BenchmarkConfig)
     assert config.models == ("default/001-train", str(there.path))
+    job = Job(made, made.read(), config, resuming=False)
+    titles = [benchmark._open(job, name, "cpu")[0].title for name in config.models]
+    assert titles == ["default/001-train", str(there.path)]
+    folder = there.path / "best"
+    assert benchmark._open(job, str(folder), "cpu")[0].title == str(folder)
 
 
 def test_a_newest_run_without_a_model_is_passed_over(home: Home, capsys: Capture) -> None:

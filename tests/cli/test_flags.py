@@ -66,6 +66,8 @@ def test_a_fraction_is_no_whole_number(words, capsys: Capture):
         ("train --summary sparsity --seeds 2", "--seeds"),
         ("train --distill-temp 2", "--distill-temp"),
         ("train --teacher none --distill-temp 2", "--distill-temp"),
+        # That is a preset.
+        ("train --compress none --masked-gradients counted --allow-cpu", "--allow-cpu"),
         ("train --decay 0.9 --patience 3", "--patience"),
         ("train --masked-gradients counted", "--masked-gradients"),
         ("evaluate 1 --dynamic sgd --dynamic-tokens 50", "--dynamic-tokens"),

@@ -121,9 +121,25 @@ def test_a_session_of_which_a_run_begins_while_it_is_copied_is_not_copied(
         run.update(attempt=run.read().attempt + 1)
 
     monkeypatch.setattr(shutil, "copytree", worked_on)
-    with pytest.raises(LmbenchError, match="a run of it began meanwhile; try again"):
+    with pytest.raises(LmbenchError, match="a run of it began or was deleted"):
         copy_session(home, "old", "new")
     assert [p.name for p in home.sessions_path.iterdir() if "old" not in p.name] == []
+
+
+def test_a_run_that_is_made_while_its_session_is_copied_is_left_out(
+    home: Home, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand in the queue a second time."""
+    before, copytree = len(session.runs()), shutil.copytree
+
+    def made_meanwhile(*arguments: Any, **named: Any) -> None:
+        session.new_run(TrainConfig(), "train")
+        copytree(*arguments, **named)
+
+    monkeypatch.setattr(shutil, "copytree", made_meanwhile)
+    copy = copy_session(home, "old", "new")
+    assert len(copy.runs()) == before
+    assert "queued" not in {run.status() for run in copy.runs()}
 
 
 def test_a_copy_of_what_is_read_only_can_be_written(home: Home, session: Session) -> None:

@@ -95,10 +95,10 @@ class OnnxRuntime(Runtime):
         return open_session(model.SerializeToString(), torch.get_num_threads())
 
     def _graph(self, *, score: bool = False, one_step: bool = False) -> onnx.ModelProto:
-        from lmbench.deploy.export.onnx_matrices import weights_zero_point
+        from lmbench.deploy.export.onnx_matrices import PORTABLE, weights_zero_point
         from lmbench.deploy.export.onnx_model import build_graph
 
-        zero = weights_zero_point()
+        zero = weights_zero_point() if self.bits != "fp32" else PORTABLE
         return build_graph(
             self._weights, self.bits, score=score, one_step=one_step, zero_point=zero
         )

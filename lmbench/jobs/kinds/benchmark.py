@@ -20,7 +20,6 @@ from lmbench.report.compare import runtime_table
 from lmbench.session import Run
 from lmbench.session.events import Progress
 from lmbench.training.process_setup import prepare_worker
-from lmbench.user_folder import expanded
 
 __all__ = ["work"]
 
@@ -75,13 +74,15 @@ def work(job: Job) -> None:
 
 def _open(job: Job, name: str, device: str) -> tuple[LoadedModel, Path, Corpus | None]:
     """A model, where its memory can be measured from, and the text it knows."""
-    path = expanded(name)
-    if path.is_file():
-        loaded = load_file(path, device)
+    path = job.home.file_of(name, job.session.name)
+    if path is not None:
+        loaded = load_file(path, device, str(path) if path.is_dir() else None)
         known = loaded.packed.about.corpus if isinstance(loaded, PackedModel) else {}
         return loaded, path, corpus_of_file(known, job.home.path)
     run: Run = job.home.find_run(name, job.session.name)
-    loaded, text = load_run(run, _CHECKPOINT, device), None
+    # Rows of another working folder's are not those of the run that is called so here.
+    title = run.ref if run.home == job.home else str(run.path)
+    loaded, text = load_run(run, _CHECKPOINT, device, title), None
     with contextlib.suppress(LmbenchError):
         text = corpus_of(run.read().corpus, job.home.path, run.ref)
     return loaded, run.path, text

@@ -110,11 +110,11 @@ def keep(session: Session, sweep: Sweep, folder: Path) -> None:
             target = _target(session, name, Path(found), data, files)
             files[target] = data
             paths[place] = str(target.relative_to(session.path))
-    paths |= _runs_named(session, sweep)
     assert sweep.places is not None
-    text = sweep.places.replaced(paths)
+    text = sweep.places.replaced(paths | _runs_named(session, sweep))
     if has_sweep(session):
-        _refuse_other(session, sweep, text)
+        # An earlier version kept the names of runs as they were written.
+        _refuse_other(session, sweep, text, sweep.places.replaced(paths))
         return
     for target, data in files.items():
         if not target.exists():
@@ -166,7 +166,7 @@ def _target(
         number += 1
 
 
-def _refuse_other(session: Session, sweep: Sweep, text: str) -> None:
+def _refuse_other(session: Session, sweep: Sweep, text: str, as_written: str) -> None:
     kept = kept_path(session)
     try:
         before = _leaves(read_yaml(read_text(kept), kept.name, kind="sweep"))
@@ -174,6 +174,8 @@ def _refuse_other(session: Session, sweep: Sweep, text: str) -> None:
         last = f"session '{session.name}' cannot go on with it: --session NAME starts this one anew"
         raise LmbenchError(*error.problems, last) from None
     now = _leaves(read_yaml(text, sweep.source, kind="sweep"))
+    if before == _leaves(read_yaml(as_written, sweep.source, kind="sweep")):
+        return
     lines = []
     for place in dict.fromkeys([*before, *now]):
         old, new = before.get(place, _NOTHING), now.get(place, _NOTHING)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import make_step
-from lmbench.jobs.launch import leave_queue
+from lmbench.jobs.launch import all_or_none
 from lmbench.jobs.sweeps.kept_file import made_records
 from lmbench.jobs.sweeps.plan import planned_runs
 from lmbench.jobs.sweeps.proposals import kept_plan
@@ -49,19 +49,15 @@ def make_missing_alone(session: Session, place: str = "local") -> list[Run]:
     place = next((record.place for _, record in there), place)
     if any(point.key not in made for point in plan.points):
         planned = planned_runs(plan, session.path, session.home, session.name)
-        try:
+        with all_or_none() as new:
             for one in planned:
                 key, before = one.point.key, one.point.parent
                 parent = one.source if before is None else made[plan.points[before].key]
                 if key not in made:
                     made[key] = make_step(session, one.step, parent, point=key, place=place)
+                    new.append(made[key])
                 elif parent is not None:
                     _start_from(made[key], parent)
-        except (KeyboardInterrupt, OSError, LmbenchError):
-            known = [run for run, _ in there]
-            new = [run for run, _ in made_records(session).values() if run not in known]
-            leave_queue(new)
-            raise
     return [made[point.key] for point in plan.points]
 
 

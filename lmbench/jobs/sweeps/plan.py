@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -110,13 +110,14 @@ class Plan:
         """Each point's number by its key."""
         return {point.key: number for number, point in enumerate(self.points)}
 
-    def run_name(self, point: Point) -> str:
-        """What the point's run is called: its stage, the values of its path, its seed."""
+    def run_name(self, point: Point, called: Callable[[str], str] | None = None) -> str:
+        """What the point's run is called: its stage, the values of its path, its seed; `called`
+        gives the names of runs that it may come from."""
         words = [self.stage(point).name]
         words += [_short(value) for value in self.values(point).values()]
         source = self.source_run(point)
         if source is not None:
-            words.append(f"from {_short(source)}")
+            words.append(f"from {called(source) if called else _short(source)}")
         if point.seed is not None and len(self.sweep.seeds) > 1:
             words.append(f"s{point.seed}")
         return one_line(" ".join(words))[:_LONGEST_NAME]
@@ -351,8 +352,15 @@ class _Settings:
         config = validate(CONFIGS[stage.kind], values)
         if isinstance(config, TrainConfig) and isinstance(before, TrainConfig):
             check_start(config, before)
-        step = Step(stage.kind, self._plan.run_name(point), config, point.parent)
+        step = Step(stage.kind, self._plan.run_name(point, self._called), config, point.parent)
         return PlannedRun(point, step, source)
+
+    def _called(self, source: str) -> str:
+        """A run of before the sweep by its own name, where that tells it from the others."""
+        names = {name: self._run(name).read().name for stage in self._plan.sweep.stages
+                 for name in stage.sources if self._plan.sweep.stage(name) is None}  # fmt: skip
+        own = names[source]
+        return own if [*names.values()].count(own) == 1 else self._run(source).ref
 
     def _inherited(self, stage: Stage, source: Run | None, before: Config | None) -> dict[str, Any]:
         if before is None:

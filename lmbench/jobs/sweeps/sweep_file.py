@@ -288,6 +288,8 @@ class _Reader:
             self.report(["stages"], "list at least one: - kind: train")
             return None
         found: list[Stage] = []
+        entries = [entry for entry in given if isinstance(entry, Mapping)]
+        self._named = {str(entry.get("name", entry.get("kind"))) for entry in entries}
         for number, entry in enumerate(given):
             where = ["stages", number]
             if not isinstance(entry, Mapping):
@@ -350,6 +352,9 @@ class _Reader:
         for place, name in enumerate(names):
             if kinds.get(name) == "quantize":
                 self.report(where, f"stage {one_line(name)} is quantized already; name another")
+            if name in self._named and name not in kinds:
+                line = f"stage {one_line(name)} comes later; name an earlier one"
+                self.report(where, line)
             if name in names[:place]:
                 self.report(where, f"{one_line(name)} is there twice; take one away")
         return tuple(names)

@@ -55,8 +55,9 @@ class ChainsPanel(Panel):
 Each chain trains a model by a published command, prunes it to four levels under the published
 schedules, and quantizes the dense model and each pruned one. **Ctrl+S** queues all of its runs;
 they run one after the other, also while the workbench is closed. **n** opens the form for the
-training alone. The corpus is WikiText-2, on which the published figures were measured; **d**
-chooses another. The time is estimated from earlier trainings on this machine.
+training alone. The corpus is WikiText-2, on which the published figures were measured, and of the
+first chain pydoc; **d** chooses another. The time is estimated from earlier trainings on this
+machine.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "queue", "queue all", id="chains.queue", tooltip="Queue the whole chain"),

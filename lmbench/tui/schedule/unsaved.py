@@ -28,6 +28,7 @@ def drafts(bench: Bench) -> dict[str, str]:
 
 def keep_draft(bench: Bench, source: str, text: str) -> None:
     """Keep a text that is not longer than `LONGEST` as the newest draft."""
+    drop_draft(bench, source)
     bench.remember(f"{_KEY}/{_name(bench, source)}", {"t": time.time(), "text": text})
     for old in list(drafts(bench))[:-_KEPT]:
         drop_draft(bench, old)
@@ -36,7 +37,10 @@ def keep_draft(bench: Bench, source: str, text: str) -> None:
 def drop_draft(bench: Bench, source: str) -> None:
     """Forget the draft of a source, where there is one."""
     if source in drafts(bench):
-        bench.remember(f"{_KEY}/{_name(bench, source)}", None)
+        # Those of earlier versions lie under the whole path.
+        for name in (_name(bench, source), source):
+            if name in bench.recall_each(_KEY):
+                bench.remember(f"{_KEY}/{name}", None)
 
 
 _OWN = "session:"

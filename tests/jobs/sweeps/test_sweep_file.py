@@ -75,6 +75,11 @@ stages:
         ("version: 1", "list at least one"),
         ("version: 1\nstages: [{kind: pack}]", "must be one of train, prune, quantize"),
         ("version: 1\nstages: [{kind: train, from: 3}]", "a training starts from nothing"),
+        (
+            "version: 1\nstages: [{kind: prune, from: two, settings: {compress: small-80}}, "
+            "{kind: quantize, name: two}]",
+            "stage two comes later",
+        ),
         ("version: 1\nstages: [{kind: quantize}]", "quantizes nothing"),
         ("version: 1\nstages: [{kind: prune}]", "has no schedule"),
         ("version: 1\nstages: [{kind: prune, settings: {compress: null}}]", "has no schedule"),

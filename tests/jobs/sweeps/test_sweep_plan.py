@@ -14,7 +14,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import own_files
 from lmbench.jobs.run_schedule import check_schedule, plan_on_shape
 from lmbench.jobs.sweeps import control
-from lmbench.jobs.sweeps.kept_file import keep, sweep_of
+from lmbench.jobs.sweeps.kept_file import keep, kept_path, sweep_of
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
 from lmbench.session import Home
@@ -283,7 +283,16 @@ def test_the_kept_copy_names_runs_so_that_they_stay_the_same(sweep_home: Home, n
     made, runs = control.start(control.prepare(file, sweep_home), sweep_home)
     wanted = ("dense/001-train", "dense/002-train")[: len(runs)]
     assert sweep_of(made).stages[0].sources == wanted
-    # The same file goes on with it.
+    if len(runs) > 1:
+        # By the names that they have, and not by their numbers.
+        called = [run.read().name for run in runs]
+        assert called == ["quantize from first", "quantize from first s2"]
+    # The same file goes on with it, and with what an earlier version has kept.
+    assert control.start(control.prepare(file, sweep_home), sweep_home)[1] == runs
+    kept = kept_path(made).read_bytes()
+    kept_path(made).write_bytes(file.read_bytes())
+    assert control.start(control.prepare(file, sweep_home), sweep_home)[1] == runs
+    kept_path(made).write_bytes(kept)
     assert control.start(control.prepare(file, sweep_home), sweep_home)[1] == runs
     for run in runs:
         run.update(status="finished")

@@ -194,7 +194,7 @@ def test_where_the_source_is_gone_the_search_says_so(sweep_home: Home) -> None:
     session, [run] = control.start(control.prepare(file, sweep_home), sweep_home)
     finish(run)
     delete_run(source)
-    with pytest.raises(LmbenchError, match="base/1"):
+    with pytest.raises(LmbenchError, match="base/001-train"):
         control.advance(session)
 
 

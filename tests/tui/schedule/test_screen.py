@@ -344,6 +344,20 @@ async def test_the_draft_of_a_session_s_schedule_goes_with_a_renamed_session(ful
     assert saved.read_text().startswith("# # ")
 
 
+async def test_a_draft_that_an_earlier_version_kept_is_there_until_it_is_saved(full):
+    schedules = full.session.path / "schedules"
+    schedules.mkdir()
+    (schedules / "mine.yaml").write_text("version: 1\n")
+    source = "sessions/demo/schedules/mine.yaml"
+    kept = {f"schedule_drafts/{source}": {"t": 1.0, "text": "# version: 1\n"}}
+    full.session.update(workbench=kept)
+    async with opened(full) as pilot:
+        assert screen(pilot).editor.text == "# version: 1\n"
+        await press(pilot, "ctrl+s", "enter")
+        assert drafts(screen(pilot).bench) == {}
+    assert (schedules / "mine.yaml").read_text() == "# version: 1\n"
+
+
 async def test_the_draft_of_a_file_that_is_gone_is_still_there(full):
     path = full.home.path / "mine.yaml"
     path.write_text("version: 1\n")
