@@ -11,6 +11,7 @@ import pytest
 from jobs_world import World
 
 from lmbench.jobs import launch
+from lmbench.jobs.control_file import ask
 from lmbench.session import Run
 from lmbench.session.attempts import attempt_folder
 from lmbench.session.process import python
@@ -37,7 +38,7 @@ def test_a_late_worker_changes_nothing(word: str, world: World) -> None:
     with run.log_path.open("ab") as log:
         late = subprocess.Popen(python("lmbench.jobs.worker", str(run.path)), stderr=log)
     world.until_working(run)
-    launch.request(run, "checkpoint")
+    ask(run, "checkpoint")
     stopped(run, late, world)
     assert run.status() == "lost"
     assert launch.why_lost(run).startswith("no sign of life from elsewhere since 1970-01-01")

@@ -18,6 +18,7 @@ from jobs_world import World
 
 from lmbench.config import EvaluateConfig
 from lmbench.jobs import launch, worker
+from lmbench.jobs.control_file import ask
 from lmbench.jobs.places.local import Local
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import Event, Failed, Finished, Progress, RunResumed, StatusChanged
@@ -221,7 +222,7 @@ def test_a_killed_worker_is_lost_and_resumed_exactly(world: World) -> None:
     run = world.run(total=60)
     launch.start(run)
     world.until(lambda: len(world.counted(run)) > 3)
-    launch.request(run, "checkpoint")
+    ask(run, "checkpoint")
     world.until(lambda: run.checkpoint("last") is not None)
     saved = json.loads((run.path / "last" / "trainer.json").read_text())["number"]
     world.until(lambda: len(world.counted(run)) > saved)
