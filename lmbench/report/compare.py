@@ -79,6 +79,7 @@ SEED_KEYS = (
 sample standard deviation and of how many seeds it is."""
 _ALWAYS = frozenset(key for key, _ in COLUMNS if key not in ("ms_per_token", "corpus"))
 _PERPLEXITIES = ("valid_ppl", "test_ppl")
+_OF_TEXT = (*_PERPLEXITIES, *(key for key, _ in ADAPTED))
 _FURTHER = tuple(key for key, _ in (*ADAPTED, *PER_UNIT))
 _EARLY = ", stopped early"
 _LEFT = {"run", "name", "kind", "corpus", "model", "runtime"}
@@ -344,12 +345,10 @@ def _cell(key: str, row: Mapping[str, Any]) -> str:
             return f"{size_sign(bool(row.get('as_packed')))}{value:,}"
         case "nonzero":
             return f"{value:,}"
-        case "valid_ppl" | "test_ppl" | "test_cache_ppl" | "test_dynamic_ppl":
+        case _ if key in _OF_TEXT:
             return _figure(key, row) + (PART_SIGN if row.get("part_tokens") else "")
         case "run" if row.get("n"):
             return f"{value} +{row['n'] - 1}"
-        case "test_cache_dynamic_ppl":
-            return _figure(key, row) + (PART_SIGN if row.get("part_tokens") else "")
         case "test_word_ppl" | "test_bits_per_character":
             return _figure(key, row, 3 if key.endswith("character") else 2)
         case "ms_per_token":
