@@ -34,13 +34,16 @@ def run_precision(
     """The arithmetic of the products, and what is to be warned of; ``exact`` is fp32 in another
     order of operations.
 
-    In a prepared worker, since ``auto`` measures what the run will have.
+    In a prepared worker, since ``auto`` measures what the run will have, and after
+    `choose_kernels`.
     """
     only_fp32 = _only_in_fp32(scheduler)
     if only_fp32 is not None:
         warning = f"--precision bf16: {only_fp32}, so this run computes in fp32"
         return "fp32", warning if config.precision == "bf16" else None
-    precision = "fp32" if config.precision == "exact" else config.precision
+    precision = config.precision
+    if precision == "exact" or (precision == "auto" and _draws_words(config)):
+        precision = "fp32"
     # What `auto` measures may be another thing on each rank.
     found = ranks.agree(lambda: _known_precision(job) or choose_precision(precision, device))
     if found != "bf16":
@@ -70,7 +73,8 @@ def choose_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple
     A resumed run continues with those that it began with, or warns that it cannot.
     """
     begun = job.resuming and job.run.checkpoint("last") is not None
-    known = job.record.results.get("kernels", "torch") if begun else native.best()
+    best = native.best(sampled=_samples(config))
+    known = job.record.results.get("kernels", "torch") if begun else best
     if config.precision == "exact":
         # Torch's own operations, when it is validated and scored, too.
         known = "torch"
@@ -121,11 +125,20 @@ def of_another_machine(begun: Mapping[str, Any], device: torch.device) -> str | 
 def without_samples(config: TrainConfig, precision: Precision) -> str | None:
     """What to warn of where a sampled gradient is asked for and cannot be had, once
     `choose_kernels` has chosen."""
-    softened = config.teacher is not None and config.distill_temp != 1.0
-    had = native.allowed() == "avx2" and precision == "fp32" and not softened
-    if had or not config.gradient_samples:
+    if not config.gradient_samples or (precision == "fp32" and _draws_words(config)):
         return None
     return (
         f"--gradient-samples {config.gradient_samples}: only the compiled kernels for AVX2 draw "
         "words, in fp32, with no teacher or one at temperature 1; the gradient is that of all"
     )
+
+
+def _samples(config: TrainConfig) -> bool:
+    """Is its gradient to be of sampled words, as far as the loss allows it?"""
+    softened = config.teacher is not None and config.distill_temp != 1.0
+    return config.gradient_samples > 0 and not softened
+
+
+def _draws_words(config: TrainConfig) -> bool:
+    """Do the chosen kernels draw them, which they can in fp32 alone?"""
+    return _samples(config) and native.allowed() == "avx2"

@@ -18,7 +18,7 @@ gradient of weight, bias    4 * V * (H + 1) bytes,        4 * V * (H + 1) bytes 
                             and once more in passing      product, 2 * V * (H + 1) bytes
 ==========================  ============================  ===============================
 
-Where the processor multiplies by tiles (AMX), or in fp32 where it has AVX2 and nothing wider, and a
+Where the processor multiplies by tiles (AMX), or in fp32 where it has AVX2 and no AMX, and a
 compiler is at hand, `lmbench.training.native` does all of this in two passes over the words, and
 holds 4 * R * V (fp32) or 2 * R * V (bf16) bytes of exponentials instead of logits, no copy of the
 weight and no gradient twice. Each thread has for itself 4 * R * H bytes of the hidden rows'

@@ -47,9 +47,10 @@ async def _give_way(*_: float) -> None:
 
 
 async def _wait_for_messages(pilot: Pilot[None], timeout: float = LIMIT_S) -> bool:
-    """Until no widget of the screen has messages to handle; False where the app has failed."""
+    """Until no widget of the screen has messages to handle; False where the app has failed, or is
+    leaving: widgets handle none then, whatever was sent to them."""
     app, end = pilot.app, time.monotonic() + timeout
-    while not app._exception and app._screen_stack:
+    while not (app._exception or app._exit) and app._screen_stack:
         if not _with_messages([app, *_parts(app.screen)]) and app._resize_event is None:
             return True
         if time.monotonic() > end:

@@ -46,14 +46,16 @@ def allowed() -> Kernels:
     return _allowed or best()
 
 
-def best() -> Kernels:
+def best(*, sampled: bool = False) -> Kernels:
     """The fastest that this processor has the instructions for.
 
-    AVX-512 without AMX is left to torch, whose products are twice as wide as ours there.
+    AVX-512 without AMX is left to torch, whose products are twice as wide as ours there, unless
+    the gradient is of sampled words, which saves more.
     """
     if _has("amx"):
         return "amx"
-    return "avx2" if _has("avx2") and "avx512f" not in _flags() else "torch"
+    to_torch = "avx512f" in _flags() and not sampled
+    return "avx2" if _has("avx2") and not to_torch else "torch"
 
 
 def find(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None], kernels: Kernels = "amx") -> T:

@@ -175,6 +175,23 @@ def test_a_processor_with_neither_is_no_news(
     assert "the processor has no AMX" in warning
 
 
+@pytest.mark.parametrize(
+    "settings, kernels",
+    [
+        ({}, "torch"),
+        ({"gradient_samples": 9}, "avx2"),
+        ({"gradient_samples": 9, "teacher": "a/1", "distill_temp": 2.0}, "torch"),
+    ],
+)
+def test_avx512_without_amx_is_torchs_unless_words_are_drawn(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], kernels: str
+) -> None:
+    monkeypatch.setattr(process, "_flags", lambda: {"avx2", "fma", "avx512f", "avx512_bf16"})
+    config = validate(TrainConfig, settings)
+    assert choose_kernels(job(begun=False), config, torch.device("cpu")) == (kernels, None)
+    assert native.allowed() == kernels
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_exact_is_torchs_own_operations_throughout(begun: bool) -> None:
     exact = validate(TrainConfig, {"precision": "exact"})
