@@ -156,6 +156,8 @@ def _is_gone(job: str) -> bool:
     if host != platform.node() or not pid.isdecimal():
         return False
     try:
-        return DRIVER not in psutil.Process(int(pid)).cmdline()
+        command = psutil.Process(int(pid)).cmdline()
     except psutil.Error:
         return True
+    # Linux shows none yet of a process that is just being started.
+    return bool(command) and DRIVER not in command

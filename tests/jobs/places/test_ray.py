@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from jobs_world import SITE, World
 from sweep_world import write_sweep
@@ -201,3 +202,18 @@ def test_runs_whose_driver_is_gone_are_told_of_and_submitted_anew(ray: Ray, worl
     launch.start_all([left, elsewhere])
     world.until_status(left, "finished")
     assert elsewhere.read().job == "another host:1"
+
+
+def test_a_driver_that_linux_shows_no_command_of_yet_is_not_gone(
+    ray: Ray, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = sent(world)
+    run.update(job=f"{platform.node()}:{os.getpid()}")
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda self: [])
+    ray.poll([run])
+    ray.submit([run])
+    assert run.read().status == "queued"
+    assert run.read().job == f"{platform.node()}:{os.getpid()}"
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda self: ["python", "another.py"])
+    ray.poll([run])
+    assert run.read().status == "stopped"
