@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from lmbench.errors import LmbenchError
 
-__all__ = ["GATES", "parameter_shapes"]
+__all__ = ["GATES", "parameter_shapes", "shapes_of"]
 
 GATES: Mapping[str, int] = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 """Gates of each kind of cell: a layer's weights have gates times hidden units rows."""
@@ -41,3 +42,10 @@ def parameter_shapes(
     if projection:
         shapes["projection.weight"] = (emsize, nhid)
     return shapes
+
+
+def shapes_of(shape: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The same for the shape in a run's record or a file. Raises as `parameter_shapes`."""
+    sizes = (shape[name] for name in ("model", "ntoken", "emsize", "nhid", "nlayers"))
+    projection = bool(shape.get("projection"))
+    return parameter_shapes(*sizes, tied=shape["tied"], projection=projection)

@@ -55,7 +55,7 @@ def list_(
     home = Home.find()
     runs = list(home.all_runs() if session is None else home.session(session).runs())
     if status:
-        runs = [run for run in runs if _status_or_none(run) in status]
+        runs = [run for run in runs if run.status_if_readable() in status]
     documents = [run_document(run) for run in runs]
     complain_of_damaged(documents)
     if json:
@@ -65,13 +65,6 @@ def list_(
     else:
         which = f" that are {' or '.join(status)}" if status else ""
         print_line(f"no runs{which} in {home.sessions_path}")
-
-
-def _status_or_none(run: Run) -> Status | None:
-    try:
-        return run.status()
-    except LmbenchError:
-        return None
 
 
 @app.command
@@ -232,8 +225,8 @@ def _ask_all(refs: tuple[str, ...], session: str, action: launch.Action, *, json
     runs = _find_all(refs, session)
     code = 0
     # Those that wait leave the queue first: the end of another would let them begin.
-    for run in sorted(runs, key=lambda run: _status_or_none(run) != "queued"):
-        before = _status_or_none(run)
+    for run in sorted(runs, key=lambda run: run.status_if_readable() != "queued"):
+        before = run.status_if_readable()
         try:
             launch.request(run, action)
         except LmbenchError as error:
@@ -316,7 +309,7 @@ def delete(
     runs = _find_all(run, session)
     for found in runs:
         refuse_folder(found)
-        status = _status_or_none(found)
+        status = found.status_if_readable()
         if status in LIVE:
             raise LmbenchError(f"run {found.ref} is {status}; stop it before you delete it")
     for home in {found.home for found in runs}:

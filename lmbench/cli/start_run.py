@@ -225,7 +225,12 @@ def siblings(parent: Run, seeds: int) -> list[Run]:
     Raises:
         LmbenchError: there are not so many that are finished.
     """
-    done = [run for run in parent.session.runs() if run == parent or _is_finished(run)]
+    # A damaged record is no run to start from.
+    done = [
+        run
+        for run in parent.session.runs()
+        if run == parent or run.status_if_readable() == "finished"
+    ]
     done.sort(key=lambda run: (run != parent, run.id))
     [group] = [group for group in one_setting(done) if parent in group]
     if len(group) < seeds:
@@ -236,14 +241,6 @@ def siblings(parent: Run, seeds: int) -> list[Run]:
             f"(lmbench train --seeds {seeds})"
         )
     return group[:seeds]
-
-
-def _is_finished(run: Run) -> bool:
-    try:
-        return run.status() == "finished"
-    except LmbenchError:
-        # A damaged record is no run to start from.
-        return False
 
 
 def _seed(run: Run) -> int:

@@ -11,7 +11,7 @@ for each thing that a run does (`training`, `quantize`, `scoring`, `packing`, `g
 
 from lmbench.config.corpus_making import DataMakeConfig
 from lmbench.config.generation import WORKBENCH_GENERATION, GenerateConfig
-from lmbench.config.kinds import CONFIGS, KINDS, Kind, parse_config
+from lmbench.config.kinds import CONFIGS, Kind, parse_config
 from lmbench.config.machine import MachineConfig, SplitName
 from lmbench.config.packing import PackConfig
 from lmbench.config.quantize import QuantizeConfig
@@ -27,7 +27,6 @@ from lmbench.config.training import ModelConfig, PruneConfig, TrainConfig
 
 __all__ = [
     "CONFIGS",
-    "KINDS",
     "WORKBENCH_GENERATION",
     "BenchmarkConfig",
     "Config",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from lmbench.config.packing import PackConfig
 from lmbench.config.quantize import QuantizeConfig
@@ -11,11 +11,10 @@ from lmbench.config.scoring import BenchmarkConfig, EvaluateConfig, SensitivityC
 from lmbench.config.setting import Config, validate
 from lmbench.config.training import PruneConfig, TrainConfig
 
-__all__ = ["CONFIGS", "KINDS", "Kind", "parse_config"]
+__all__ = ["CONFIGS", "Kind", "parse_config"]
 
 
 Kind = Literal["train", "prune", "quantize", "sensitivity", "evaluate", "benchmark", "pack"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 CONFIGS: Mapping[Kind, type[Config]] = {
     "train": TrainConfig,

@@ -89,6 +89,11 @@ class ModelConfig(Config):
             projection=self.projection,
         )
 
+    def parameter_names(self) -> dict[str, str]:
+        """By each name of a parameter the one that it has in `parameter_shapes`."""
+        names = {name: name for name in self.parameter_shapes(1)}
+        return names | ({"decoder.weight": "encoder.weight"} if self.tied else {})
+
 
 class TrainConfig(ModelConfig, MachineConfig):
     """Training by the protocol of PyTorch's word-language-model example."""

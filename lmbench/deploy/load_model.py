@@ -20,7 +20,7 @@ from lmbench.deploy.recurrent_weights import RecurrentWeights
 from lmbench.distiller.quantization.storage import restore
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, model_of_shape, model_of_tensors
-from lmbench.model_shapes import GATES, parameter_shapes
+from lmbench.model_shapes import GATES, shapes_of
 from lmbench.session import Home, Run
 
 __all__ = [
@@ -237,7 +237,7 @@ def load_file(
     shape = _checked_shape(path, about.get("shape") or _shape_from(path, tensors))
     vocabulary = about.get("vocabulary", [])
     model = _ready(_float_model(path, tensors, shape), device)
-    known = {*_expected(shape), "decoder.weight"} if shape["tied"] else {*_expected(shape)}
+    known = {*shapes_of(shape), "decoder.weight"} if shape["tied"] else {*shapes_of(shape)}
     if others := tensors.keys() - known:
         raise LmbenchError(
             f"{path}: tensor '{min(others)}' has no place in a model of lmbench, which would "
@@ -300,7 +300,7 @@ def _quantized(folder: Path, shape: Mapping[str, Any]) -> nn.Module:
     s = _checked_shape(weights, shape)
     # Whatever its bits, a weight is kept in its own shape; no memory is taken for another.
     held = {tuple(tensor.shape) for tensor in tensors.values()}
-    for name, size in _expected(s).items():
+    for name, size in shapes_of(s).items():
         if len(size) == 2 and size not in held:
             raise LmbenchError(f"{weights}: '{name}' is missing: no tensor is {list(size)}")
     try:
@@ -322,7 +322,7 @@ _BUILDERS: Mapping[str, Callable[[Path, Mapping[str, Any]], nn.Module]] = {
 
 
 def _float_model(path: Path, tensors: Mapping[str, Tensor], shape: Mapping[str, Any]) -> RNNModel:
-    expected = _expected(shape)
+    expected = shapes_of(shape)
     for name, size in expected.items():
         if name not in tensors:
             raise LmbenchError(f"{path}: tensor '{name}' is missing")
@@ -337,11 +337,6 @@ def _float_model(path: Path, tensors: Mapping[str, Tensor], shape: Mapping[str, 
 def _checked_shape(path: Path, shape: Any) -> dict[str, Any]:
     """A record's or a file's shape, in which every size is one that a model can have."""
     return checked_shape(path, {"dropout": 0.0, **shape} if isinstance(shape, dict) else shape)
-
-
-def _expected(shape: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    kind, *sizes = (shape[name] for name in ("model", "ntoken", "emsize", "nhid", "nlayers"))
-    return parameter_shapes(kind, *sizes, tied=shape["tied"], projection=shape["projection"])
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

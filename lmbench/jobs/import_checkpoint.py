@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lmbench.config import TrainConfig, validate
 from lmbench.corpus import Corpus, open_corpus
@@ -13,8 +13,8 @@ from lmbench.corpus.files import Progress
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.deploy.pytorch_checkpoint.model_weights import import_model
 from lmbench.errors import LmbenchError
-from lmbench.jobs.kinds.common import corpus_record
-from lmbench.model.rnn import RNNModel, count_weights, shape_of
+from lmbench.jobs.kinds.common import corpus_record, weight_results
+from lmbench.model.rnn import RNNModel, shape_of
 from lmbench.session import Home, Run
 from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Finished
@@ -73,7 +73,7 @@ def import_checkpoint(
             "train",
             name=name or _name(path),
             command=command,
-            fill=_finish(model, corpus, config, path, imported.lines, written),
+            fill=_finish(model, corpus, path, imported.lines, written),
         )
     return run, imported.lines
 
@@ -87,7 +87,6 @@ def _name(path: Path) -> str | None:
 def _finish(
     model: RNNModel,
     corpus: Corpus,
-    config: TrainConfig,
     path: Path,
     lines: tuple[str, ...],
     checkpoint: Path,
@@ -97,15 +96,8 @@ def _finish(
     def fill(run: Run) -> None:
         checkpoint.rename(run.path / "best")
         event = sparsity_event(model, 0, 0)
-        weights, nonzero, biases = count_weights(model)
-        results: dict[str, Any] = {
-            "parameters": weights,
-            "biases": biases,
-            "nonzero": nonzero,
-            "sparsity": 1.0 - nonzero / weights,
-            "bytes": run.model_bytes(),
-        }
-        if nonzero < weights:
+        results = weight_results(model, run)
+        if results["sparsity"]:
             results["packed_bytes"] = packed_bytes(model, corpus.vocabulary)
         writer = EventWriter(run.events_path)
         writer.write(event)

@@ -20,14 +20,13 @@ import psutil
 from lmbench.errors import LmbenchError
 from lmbench.jobs.control_file import ask, asked
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, last_log_lines
-from lmbench.jobs.next_run import FolderQueue
 from lmbench.jobs.places import check_place, place_named
 from lmbench.jobs.queue import is_queued
 from lmbench.session.attempts import fence_attempts, last_sign_of_life
 from lmbench.session.event_log import EventLog
 from lmbench.session.events import Event
 from lmbench.session.manage import delete_run
-from lmbench.session.store import LIVE, Home, Run, RunRecord, Status
+from lmbench.session.store import LIVE, Run, RunRecord, Status
 
 __all__ = [
     "Action",
@@ -35,7 +34,6 @@ __all__ = [
     "all_or_none",
     "follow",
     "leave_queue",
-    "queue",
     "request",
     "requeue",
     "resume",
@@ -298,10 +296,3 @@ def why_lost(run: Run) -> str:
         why = "its process is gone, and so is the one that watched it"
     words = last_log_lines(run)
     return f"{why}; last lines of its log: {words}" if words else why
-
-
-def queue(home: Home) -> list[Run]:
-    """The runs that wait for a device, in the order in which they will be worked on."""
-    queue = FolderQueue(home)
-    queue.look()
-    return queue.waiting()

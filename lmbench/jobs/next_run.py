@@ -93,15 +93,6 @@ class Queue:
         """Begin a run again from when it is put next."""
         self._passed_over.discard(name)
 
-    def waiting(self) -> list[str]:
-        """All runs that are queued here, the oldest first, also those that wait for another."""
-        queued = [
-            (entry.created, name)
-            for name, entry in self._entries.items()
-            if entry.status == "queued" and entry.device is not None
-        ]
-        return [name for _, name in sorted(queued)]
-
 
 def entry_of(record: RunRecord) -> Entry:
     """What matters of a record. Settings that cannot be read fail at once, on any device."""
@@ -163,7 +154,3 @@ class FolderQueue:
                 return run
             self._queue.pass_over(name)
         return None
-
-    def waiting(self) -> list[Run]:
-        """All runs that are queued, the oldest first."""
-        return [self._runs[name] for name in self._queue.waiting()]

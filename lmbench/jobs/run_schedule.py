@@ -40,10 +40,7 @@ def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
         return None
     try:
         schedule = read_schedule(config.compress, home)
-        shapes = config.parameter_shapes(1)
-        names = {name: name for name in shapes}
-        if config.tied:
-            names["decoder.weight"] = "encoder.weight"
+        names, shapes = config.parameter_names(), config.parameter_shapes(1)
         check_parameters(schedule, names, f"this {config.model}", shapes)
     except ScheduleError as error:
         raise LmbenchError(*error.problems) from None
@@ -141,10 +138,7 @@ def plan_on_shape(
     """What a schedule will leave of the model that the settings describe."""
     from lmbench.distiller.schedules.plan import predict_sparsity
 
-    shapes = config.parameter_shapes(ntoken)
-    names = {name: name for name in shapes}
-    if config.tied:
-        names["decoder.weight"] = "encoder.weight"
+    names, shapes = config.parameter_names(), config.parameter_shapes(ntoken)
     return predict_sparsity(schedule, shapes, names, epochs)
 
 

@@ -60,7 +60,6 @@ class TensorReport:
     """`parts` begins with the whole; the gates follow in torch's order, where there are any.
     `limits` are the same for all parts, so that their histograms compare."""
 
-    path: Path
     name: str
     shape: tuple[int, ...]
     dtype: str
@@ -108,7 +107,7 @@ def inspect_tensor(path: Path, name: str, model: str = "") -> TensorReport:
         for (gate, _, _), part, counts in zip(spans, sums, counted, strict=False):
             parts.append(part.part(gate, counts))
         return TensorReport(
-            path, found, shape, str(tensor.get_dtype()), limits, tuple(parts), tuple(sorted(names))
+            found, shape, str(tensor.get_dtype()), limits, tuple(parts), tuple(sorted(names))
         )
 
 

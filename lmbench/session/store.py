@@ -204,6 +204,13 @@ class Run:
         )
         return record.status if there else "lost"
 
+    def status_if_readable(self) -> Status | None:
+        """None where the record is damaged or gone: nobody works on such a run."""
+        try:
+            return self.status()
+        except LmbenchError:
+            return None
+
     def alive(self, record: RunRecord | None = None) -> bool:
         """Is the process that works on this run there? Known by pid *and* start time."""
         record = record or self.read()

@@ -76,7 +76,7 @@ def _stop_all(session: Session) -> bool:
             control.stop(session)
     for status in (("queued",), LIVE):
         for run in session.runs():
-            if _status(run) in status:
+            if run.status_if_readable() in status:
                 _stop(run)
     return True
 
@@ -88,13 +88,5 @@ def _stop(run: Run) -> None:
         launch.request(run, "stop")
     except LmbenchError:
         # It may have ended in this very moment, which is what was wanted.
-        if _status(run) in ("queued", *LIVE):
+        if run.status_if_readable() in ("queued", *LIVE):
             raise
-
-
-def _status(run: Run) -> str:
-    """The empty string for a run that cannot be read: nobody works on it."""
-    try:
-        return run.status()
-    except LmbenchError:
-        return ""

@@ -24,7 +24,7 @@ from lmbench.deploy.packed_file.metadata import (
 )
 from lmbench.deploy.packed_file.stored_tensor import Array, Encoded, Spec, decode, levels_of
 from lmbench.errors import LmbenchError
-from lmbench.model_shapes import parameter_shapes
+from lmbench.model_shapes import shapes_of
 
 if TYPE_CHECKING:
     # Imported late: who runs the stored numbers themselves does without torch.
@@ -139,12 +139,7 @@ class PackedFile:
 
     def _check_tensors(self) -> None:
         """The tensors must be those that the shape calls for, before anything is allocated."""
-        s = self.shape
-        expected = parameter_shapes(
-            *(s[name] for name in ("model", "ntoken", "emsize", "nhid", "nlayers")),
-            tied=s["tied"],
-            projection=s["projection"],
-        )
+        expected = shapes_of(self.shape)
         if not isinstance(self._layout, dict):
             raise self._damaged("its tensors are not described")
         for name, size in expected.items():

@@ -14,6 +14,7 @@ from lmbench.distiller.errors import DistillerError
 Curve = Sequence[tuple[float, float]]
 # The logarithm that stands for a score that is not finite; exp of more is no float.
 _NOT_FINITE = 700.0
+_INITIAL_SPARSITY = 0.05
 
 
 @dataclass(frozen=True)
@@ -111,18 +112,15 @@ def suggestion_to_schedule(
     suggestion: Suggestion,
     starting_epoch: int = 1,
     ending_epoch: int = 25,
-    frequency: int = 1,
-    initial_sparsity: float = 0.05,
     group: str = "element",
 ) -> str:
-    """The YAML text of an AGP schedule with the suggested targets.
+    """The YAML text of an AGP schedule with the suggested targets, from 5% on.
 
-    Tensors whose target is 0 are left out; a target below ``initial_sparsity`` starts at 0.
+    Tensors whose target is 0 are left out; one with a target below 5% starts at 0.
 
     Args:
         suggestion: the targets.
-        starting_epoch, ending_epoch, frequency: of every policy; the end is exclusive.
-        initial_sparsity: of every pruner.
+        starting_epoch, ending_epoch: of every policy; the end is exclusive.
         group: what the curves were measured on and so is pruned: ``element``, ``rows``, ``cols``
             or ``blocks`` of 8 by 8.
     """
@@ -131,17 +129,13 @@ def suggestion_to_schedule(
         f"# at once, without retraining, the score is predicted to go from "
         f"{suggestion.dense:.2f} to {suggestion.predicted:.2f}.\n"
     )
-    return head + gradual_schedule(
-        suggestion.targets, starting_epoch, ending_epoch, frequency, initial_sparsity, group
-    )
+    return head + gradual_schedule(suggestion.targets, starting_epoch, ending_epoch, group)
 
 
 def gradual_schedule(
     targets: Mapping[str, float],
     starting_epoch: int,
     ending_epoch: int,
-    frequency: int = 1,
-    initial_sparsity: float = 0.05,
     group: str = "element",
 ) -> str:
     """The YAML text of an AGP schedule for tensors with a target each; arguments as
@@ -154,7 +148,7 @@ def gradual_schedule(
         key = f"{name.replace('.', '_')}_pruner"
         pruners[key] = {
             **_pruned(group),
-            "initial_sparsity": initial_sparsity if initial_sparsity < level else 0.0,
+            "initial_sparsity": _INITIAL_SPARSITY if level > _INITIAL_SPARSITY else 0.0,
             "final_sparsity": level,
             "weights": [name],
         }
@@ -163,7 +157,7 @@ def gradual_schedule(
                 "pruner": {"instance_name": key},
                 "starting_epoch": starting_epoch,
                 "ending_epoch": ending_epoch,
-                "frequency": frequency,
+                "frequency": 1,
             }
         )
     if not policies:

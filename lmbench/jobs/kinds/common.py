@@ -6,11 +6,15 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from lmbench.corpus import Corpus
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
+from lmbench.model import count_weights
 from lmbench.session import Run, events, store
 from lmbench.session.events import Progress, RunResumed
 from lmbench.training.checkpoint import MODEL_FILE
@@ -25,6 +29,7 @@ __all__ = [
     "parent_of",
     "progress_callback",
     "score_event",
+    "weight_results",
 ]
 
 # Seconds between two progress events of a part that has no steps of its own.
@@ -115,3 +120,15 @@ def score_event(
 
 class StoppedError(Exception):
     """The user stopped a run in the middle of a piece of work."""
+
+
+def weight_results(model: nn.Module, run: Run) -> dict[str, Any]:
+    """How many weights a run's model has, how many of them are zero, and the bytes of its file."""
+    weights, nonzero, biases = count_weights(model)
+    return {
+        "parameters": weights,
+        "biases": biases,
+        "nonzero": nonzero,
+        "sparsity": 1.0 - nonzero / weights,
+        "bytes": run.model_bytes(),
+    }

@@ -48,6 +48,7 @@ from lmbench.jobs.kinds.common import (
     parent_of,
     progress_callback,
     score_event,
+    weight_results,
 )
 from lmbench.jobs.quantization import (
     budget_of,
@@ -60,7 +61,7 @@ from lmbench.jobs.quantization import (
     window_steps,
 )
 from lmbench.jobs.scoring_text import corpus_of
-from lmbench.model import RNNModel, count_weights
+from lmbench.model import RNNModel
 from lmbench.model.device import choose_device
 from lmbench.perplexity import perplexity
 from lmbench.session.event_log import EventLog
@@ -279,13 +280,8 @@ def _score(
         if not 0 < config.eval_tokens < len(corpus.split(split)):
             results |= corpus.figures(split, found.loss)
         results["tokens_per_s"] = found.tokens_per_s
-    weights, nonzero, biases = count_weights(model)
     job.add_results(
-        parameters=weights,
-        biases=biases,
-        nonzero=nonzero,
-        sparsity=1.0 - nonzero / weights,
-        bytes=job.run.model_bytes(),
+        **weight_results(model, job.run),
         sizes=quantized_bytes(quantized),
         split_tokens=max(len(corpus.split(split)) for split in texts),
         **results,

@@ -21,7 +21,13 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import PARENT, check_words, find_teacher
 from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import corpus_record, model_hash, parent_of, score_event
+from lmbench.jobs.kinds.common import (
+    corpus_record,
+    model_hash,
+    parent_of,
+    score_event,
+    weight_results,
+)
 from lmbench.jobs.launch_ranks import launch_ranks
 from lmbench.jobs.run_schedule import build_scheduler, plan_on_shape
 from lmbench.jobs.sweeps.early_stopping import watch_rungs
@@ -400,15 +406,10 @@ def _score(
             f"| its activations quantized as in training: test ppl {rounded.ppl:8.2f}", flush=True
         )
         job.add_results(test_ppl_of_quantized_activations=rounded.ppl)
-    weights, nonzero, biases = count_weights(plain)
     _note_size(job, plain, trained, corpus)
     plateau = trainer.plateau
     job.add_results(
-        parameters=weights,
-        biases=biases,
-        nonzero=nonzero,
-        sparsity=1.0 - nonzero / weights,
-        bytes=job.run.model_bytes(),
+        **weight_results(plain, job.run),
         valid_loss=plateau.best,
         valid_ppl=perplexity(plateau.best),
         best_epoch=plateau.best_epoch,

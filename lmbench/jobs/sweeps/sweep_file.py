@@ -163,7 +163,7 @@ class _Reader:
         runs, seed = self._search(document, stages or ())
         if stages is not None and runs is None and not self.problems:
             self._check_count(stages, seeds)
-        halving = self._halving(document, stages or ())
+        halving = self._halving(document)
         self.refuse()
         assert stages is not None
         search = document.get("search", "grid")
@@ -249,7 +249,7 @@ class _Reader:
             line = "goes with search: grid or random, whose runs are all known; take it away"
             self.report(["early_stopping"], line)
 
-    def _halving(self, document: Mapping[Any, Any], stages: Sequence[Stage]) -> Halving | None:
+    def _halving(self, document: Mapping[Any, Any]) -> Halving | None:
         given = document.get("early_stopping", False)
         if given is True or given is False:
             return Halving() if given else None

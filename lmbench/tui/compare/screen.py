@@ -392,7 +392,7 @@ class CompareScreen(BenchScreen[None]):
         what = "compared" if self.compared.table == "runs" or form == "svg" else "runtimes"
         value = f"{name.replace(' ', '-')}-{what}{suffix}"
         write = partial(self._write, form)
-        ask_for_file(self.bench, "Export", "Write it to this file:", value, (suffix,), write)
+        ask_for_file(self.bench, "Write it to this file:", value, (suffix,), write)
 
     def _write(self, form: _Format, path: Path) -> None:
         from lmbench.report.plots.export import export

@@ -9,6 +9,7 @@ from typing import Any
 
 from lmbench.session import Session
 from lmbench.session.files import file_stamp
+from lmbench.session.log_lines import last_lines
 
 __all__ = ["Sample", "SavedSamples"]
 
@@ -45,14 +46,7 @@ class SavedSamples:
     def read(self) -> None:
         """Damaged lines are passed over."""
         stamp, newest = file_stamp(self._path), dict[str, Sample]()
-        try:
-            with self._path.open("rb") as file:
-                size = file.seek(0, 2)
-                file.seek(max(0, size - _TAIL_BYTES))
-                lines = file.read().splitlines()
-        except OSError:
-            lines = []
-        for line in lines:
+        for line in last_lines(self._path, _TAIL_BYTES):
             if found := _parse(line):
                 newest[found[0]] = found[1]
         self._stamp, self._newest = stamp, newest

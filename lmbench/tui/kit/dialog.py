@@ -194,14 +194,13 @@ class TextDialog(_Dialog):
 
 def ask_for_file(
     bench: Bench,
-    title: str,
     question: str,
     value: str,
     endings: Collection[str],
     write: Callable[[Path], object],
 ) -> None:
-    """Ask for the path of a file, `value` being proposed, with one of these endings, and `write`
-    it, in a thread; before it replaces one the user is asked."""
+    """Ask for the path of a file to export to, `value` being proposed, with one of these endings,
+    and `write` it, in a thread; before it replaces one the user is asked."""
 
     def whole(path: Path) -> Path:
         write(path)
@@ -227,8 +226,8 @@ def ask_for_file(
             return
         path = typed_path(text).absolute()
         if path.exists():
-            ask_to_replace(bench, title, path, lambda: go(path))
+            ask_to_replace(bench, "Export", path, lambda: go(path))
         else:
             go(path)
 
-    bench.push_screen(TextDialog(title, question, value, complaint), named)
+    bench.push_screen(TextDialog("Export", question, value, complaint), named)

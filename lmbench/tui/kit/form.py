@@ -28,7 +28,7 @@ from textual.widgets import Input, Static
 from lmbench.tui.kit.line_input import LineInput
 from lmbench.tui.kit.panel import GuardedWidget
 
-__all__ = ["ChoiceField", "FieldSpec", "Form", "TextField"]
+__all__ = ["ChoiceField", "FieldSpec", "Form", "TextField", "shortened"]
 
 _LABEL_WIDTH = 22
 
@@ -115,7 +115,7 @@ class ChoiceField(GuardedWidget, can_focus=True):
         return cell_len(self.value) + 4
 
     def render(self) -> RenderResult:
-        value = _cut(self.value, self.size.width - 4)
+        value = shortened(self.value, self.size.width - 4)
         before, after = ("‹ ", " ›") if len(self.choices) > 1 else ("  ", "")
         return Text.assemble((before, "dim"), value, (after, "dim"), no_wrap=True)
 
@@ -226,7 +226,7 @@ class _Row(GuardedWidget):
         if self.has_focus_within:
             label_style = "$foreground bold"
         room = self.size.width - _LABEL_WIDTH - width - 1
-        said = _cut(f"✗ {wrong}", room) if wrong else _whole(note, room)
+        said = shortened(f"✗ {wrong}", room) if wrong else _whole(note, room)
         return Content.assemble(
             (set_cell_size(label, _LABEL_WIDTH), label_style),
             " " * (width + 1),
@@ -234,7 +234,7 @@ class _Row(GuardedWidget):
         )
 
 
-def _cut(text: str, room: int) -> str:
+def shortened(text: str, room: int) -> str:
     """The text, or its beginning and an ellipsis where there is no room for all."""
     if cell_len(text) <= room:
         return text

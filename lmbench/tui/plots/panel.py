@@ -315,7 +315,7 @@ flatten the rest: ↑ marks them, **a** shows them.
         whole = replace(plot, clipped=False)
         question = "Write the plot to a file (.svg, .txt) or its data (.csv):"
         write = partial(export, whole, title=title)
-        ask_for_file(self.bench, "Export", question, f"{kind}.svg", (".svg", ".txt", ".csv"), write)
+        ask_for_file(self.bench, question, f"{kind}.svg", (".svg", ".txt", ".csv"), write)
 
     # -- mouse ---------------------------------------------------------------------------------
 

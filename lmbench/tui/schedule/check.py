@@ -54,10 +54,7 @@ def check_text(text: str, config: TrainConfig, types: int, *, lengthened: bool =
     Args:
         lengthened: does a training have no fewer epochs than the schedule needs?
     """
-    shapes = config.parameter_shapes(types)
-    names = {name: name for name in shapes}
-    if config.tied:
-        names["decoder.weight"] = "encoder.weight"
+    names, shapes = config.parameter_names(), config.parameter_shapes(types)
     try:
         schedule = parse_schedule(text, "it")
         check_parameters(schedule, names, f"this {config.model}")

@@ -7,6 +7,7 @@ from rich.text import Text
 from lmbench.report import numbers
 from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.report.plots.layout import Plot
+from lmbench.tui.kit.form import shortened
 from lmbench.tui.kit.panel import GuardedWidget
 from lmbench.tui.schedule.check import Checked, curves
 
@@ -50,7 +51,7 @@ class ScheduleCurves(GuardedWidget):
             last = numbers.percent(float(one.y[-1])).rjust(6)
             style = bench.colour_style(f"series-{number % _COLOURS + 1}")
             legend.append(f"\n{one.marker} ", style)
-            legend.append(f"{last}  {_shortened(one.label, width - 10)}")
+            legend.append(f"{last}  {shortened(one.label, width - 10)}")
         outcome = _outcome(self.checked)
         outcome.append_text(legend)
         lines = outcome.wrap(bench.console, max(width, 1))
@@ -58,10 +59,6 @@ class ScheduleCurves(GuardedWidget):
         look = PlotColours(axes=bench.colour("faint"), faint=bench.colour("faint"))
         picture = draw(Plot(series, x_axis="epoch", unit="share"), width, rows, look)
         return Text("\n").join([*picture.lines, *lines]) if rows > 0 else outcome
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
 def _outcome(checked: Checked) -> Text:

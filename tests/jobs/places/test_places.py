@@ -17,6 +17,7 @@ from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
+from lmbench.jobs.next_run import FolderQueue
 from lmbench.jobs.places import PLACES, slurm_task
 from lmbench.jobs.places.settings import PlaceSettings, load_place_settings, parse_place_settings
 from lmbench.jobs.places.slurm import Slurm
@@ -128,7 +129,12 @@ def test_a_stage_is_an_array_that_waits_for_the_one_before(fake: FakeSlurm, worl
 def test_the_queue_of_this_machine_leaves_them_alone(fake: FakeSlurm, world: World) -> None:
     sent(world)
     own = world.run()
-    assert launch.queue(world.home) == [own]
+    queue = FolderQueue(world.home)
+    queue.look()
+    assert queue.next("cpu", {}) == own
+    own.transition("stopped")
+    queue.look()
+    assert queue.next("cpu", {}) is None
 
 
 def test_one_call_of_squeue_tells_of_all_and_not_again_at_once(
