@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.schedules.nested_state import join_state, split_state
 from lmbench.distiller.schedules.scheduler import CompressionScheduler
+from lmbench.distiller.script_helpers import normalize_module_name
 
 __all__ = ["load_checkpoint", "load_lean_checkpoint", "save_checkpoint"]
 
@@ -94,7 +95,7 @@ def load_checkpoint(
         optimizer: not used; the one of the checkpoint is made anew.
         model_device: where the model goes.
         lean_checkpoint: read the weights alone.
-        strict: as in `nn.Module.load_state_dict`.
+        strict: refuse one with more in it than the model has.
 
     Returns:
         The model; a scheduler with the masks, to which `file_config` adds the policies; the
@@ -105,8 +106,19 @@ def load_checkpoint(
         DistillerError: the file is none of ours, or of another model.
     """
     state = _read(Path(chkpt_file))
+    weights, needed = state["state_dict"], model.state_dict().keys()
+    plain = {normalize_module_name(name): value for name, value in weights.items()}
+    # Of a model in `nn.DataParallel`, for one that is not.
+    wrapped = not needed <= weights.keys() and needed <= plain.keys()
+    if wrapped:
+        weights = plain
+    if missing := needed - weights.keys():
+        raise DistillerError(
+            f"{chkpt_file}: is not of this model: it has no {', '.join(sorted(missing)[:3])}"
+            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        )
     try:
-        model.load_state_dict(state["state_dict"], strict=strict)
+        model.load_state_dict(weights, strict=strict)
     except RuntimeError as error:
         raise DistillerError(f"{chkpt_file}: is not of this model ({error})") from None
     if model_device is not None:
@@ -118,7 +130,7 @@ def load_checkpoint(
         scheduler = CompressionScheduler(model)
         saved = state["compression_scheduler"]
         masks = {key: saved[key] for key in ("masks_dict", "mask_parts") if key in saved}
-        scheduler.load_state_dict(masks, normalize_dataparallel_keys=True)
+        scheduler.load_state_dict(masks, normalize_dataparallel_keys=wrapped)
     made = None
     if "optimizer_state_dict" in state:
         made = _optimizer(model, state["optimizer_type"], state["optimizer_state_dict"])

@@ -12,6 +12,7 @@ from lmbench.distiller.pruning.hidden_units import HiddenUnits
 from lmbench.distiller.pruning.masks import MaskDict, parameters_by_name
 from lmbench.distiller.pruning.structures import CRITERIA, EPSILON, check_group_type
 from lmbench.distiller.pruning.thresholding import group_threshold_mask, threshold_mask
+from lmbench.distiller.schedules.arguments import two_of_one_layer
 
 
 class Regularizer:
@@ -111,10 +112,7 @@ class GroupLassoRegularizer(Regularizer):
                 self._units[key] = units = self._bound(key)
                 (layer,) = units.layers
                 if (other := layers.setdefault(layer.name, key)) != key:
-                    raise DistillerError(
-                        f"regularizer '{name}': '{other}' and '{key}' are weights of one layer, "
-                        "whose units would count twice; name one of them"
-                    )
+                    raise DistillerError(f"regularizer '{name}': {two_of_one_layer(other, key)}")
                 continue
             for group_type in groups:
                 check_group_type(group_type)

@@ -69,7 +69,8 @@ def run_fused(
     if isinstance(cell, DistillerLSTMCell) and _all_integers(cell):
         holder = cell.get_submodule("fc_gate_h")
         assert isinstance(holder, RangeLinearQuantParamLayerWrapper)
-        plan = holder.cached("plan", lambda: _LSTMPlan.of(cell))
+        changes = [getattr(cell, name).changes for name in _KINDS]
+        plan = holder.cached("plan", lambda: _LSTMPlan.of(cell), changes)
         if not plan.saturates:
             return plan.run(cell, steps, initial, reverse)
     projected, grid = _project(cell, steps)

@@ -125,6 +125,7 @@ class QuantizedWrapper(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._cache: dict[Any, Any] = {}
+        self.changes = 0
 
     @property
     def force_readjust(self) -> Tensor:
@@ -134,19 +135,21 @@ class QuantizedWrapper(nn.Module):
     def readjust(self) -> None:
         """Forgets what follows from the buffers, after some of the model's were changed."""
         self._cache.clear()
+        self.changes += 1
 
-    def cached(self, key: Any, build: Callable[[], Any]) -> Any:
-        """What was derived from the buffers, until they change."""
-        if key not in self._cache:
-            self._cache[key] = build()
-        return self._cache[key]
+    def cached(self, key: Any, build: Callable[[], Any], given: Any = None) -> Any:
+        """What was derived from the buffers and what is `given`, until either changes."""
+        held = self._cache.get(key)
+        if held is None or held[0] != given:
+            self._cache[key] = held = given, build()
+        return held[1]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self._cache.clear()
+        self.readjust()
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._cache.clear()
+        self.readjust()
         super()._load_from_state_dict(*args, **kwargs)
 
     def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:

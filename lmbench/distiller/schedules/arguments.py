@@ -79,6 +79,14 @@ def check_recurrent(argument: str, weights: Iterable[str]) -> None:
             )
 
 
+def two_of_one_layer(one: str, other: str) -> str:
+    """Why a group lasso of hidden units refuses two weights."""
+    return (
+        f"'{one}' and '{other}' are weights of one layer, whose units would count twice; name one "
+        "of them"
+    )
+
+
 Number = Annotated[float, BeforeValidator(_as_number), Field(allow_inf_nan=False)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Sparsity = Annotated[Number, Field(ge=0, lt=1)]
@@ -152,6 +160,12 @@ class GroupLassoArgs(Args):
     def _units(self) -> GroupLassoArgs:
         units = [name for name, (_, group) in self.reg_regims.items() if group == "HiddenUnits"]
         check_recurrent("reg_regims", units)
+        layers: dict[tuple[str, ...], str] = {}
+        for name in units:
+            match = RECURRENT.fullmatch(name)
+            assert match is not None
+            if (other := layers.setdefault(match.groups(), name)) != name:
+                raise DistillerError(two_of_one_layer(other, name))
         if units and self.threshold_criteria is not None:
             raise ValueError(
                 "threshold_criteria is of rows and columns; leave it out, and let a pruner of "

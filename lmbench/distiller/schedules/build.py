@@ -25,6 +25,7 @@ from lmbench.distiller.schedules.checking import (
     load_schedule,
     schedule_from_dict,
 )
+from lmbench.distiller.schedules.lr_arguments import LRArgs
 from lmbench.distiller.schedules.policies import (
     LRPolicy,
     PruningPolicy,
@@ -136,7 +137,8 @@ def _build(
         return quantizer_class(component.class_name)(model=model, optimizer=optimizer, **arguments)
     if optimizer is None:
         raise DistillerError(f"{component.class_name} needs the optimizer; pass it to file_config")
-    if resumed_epoch is not None:
+    # ReduceLROnPlateau does without.
+    if resumed_epoch is not None and isinstance(component.args, LRArgs):
         arguments.setdefault("last_epoch", resumed_epoch)
     before = [dict(group) for group in optimizer.param_groups]
     ours = getattr(lr_schedulers, component.class_name, None)

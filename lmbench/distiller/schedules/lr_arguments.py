@@ -29,7 +29,7 @@ class LRArgs(Args):
 class ConstantLRArgs(LRArgs):
     """A factor for some epochs."""
 
-    factor: Share = 1 / 3
+    factor: Annotated[Number, Field(gt=0, le=1)] = 1 / 3
     total_iters: Whole = 5
 
 

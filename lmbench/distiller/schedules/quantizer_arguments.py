@@ -117,7 +117,7 @@ class LinearQuantizerArgs(QuantizerArgs):
 
     mode: Mode = "SYMMETRIC"
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.999
-    per_channel_wts: bool = True
+    per_channel_wts: bool = False
     quantize_inputs: bool = True
     num_bits_inputs: Bits = None
     rounding: Literal["nearest", "codes"] = "nearest"

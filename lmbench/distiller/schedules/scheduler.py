@@ -28,6 +28,7 @@ from lmbench.distiller.schedules.policies import (
     QuantizationPolicy,
     ScheduledTrainingPolicy,
 )
+from lmbench.distiller.script_helpers import normalize_module_name
 
 if TYPE_CHECKING:
     from lmbench.distiller.quantization.training_base import TrainingQuantizer
@@ -132,11 +133,12 @@ class CompressionScheduler:
         """Compute the masks of this epoch; the weights change at its first minibatch."""
         for policy, meta in self._active(epoch):
             meta["optimizer"] = optimizer
-            if isinstance(policy, QuantizationPolicy) and any(
-                isinstance(other, PruningPolicy) for other in self.policies[epoch]
-            ):
+            if isinstance(policy, QuantizationPolicy):
                 # Its scales are fitted to the weights that this epoch's masks leave.
-                self.mask_all_weights()
+                if any(isinstance(other, PruningPolicy) for other in self.policies[epoch]):
+                    self.mask_all_weights()
+                else:
+                    self._mask_copies()
             policy.on_epoch_begin(self.model, self.zeros_mask_dict, meta, **kwargs)
 
     def on_minibatch_begin(
@@ -149,8 +151,14 @@ class CompressionScheduler:
         """Impose the masks before the forward pass."""
         batch = (epoch, minibatch_id, minibatches_per_epoch)
         for policy, meta in self._active(epoch):
+            if isinstance(policy, QuantizationPolicy):
+                self._mask_copies()
             policy.on_minibatch_begin(self.model, *batch, self.zeros_mask_dict, meta, optimizer)
-        # In epochs without a policy, too: the model that is scored and kept is the masked one.
+        self._mask_copies()
+
+    def _mask_copies(self) -> None:
+        """Of weights that train in a dense copy the masked ones are scored and kept, also in epochs
+        without a pruner."""
         for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
             if masker.use_double_copies:
                 masker.apply_mask(param)
@@ -343,8 +351,10 @@ class CompressionScheduler:
                 f"scheduler state: version {version}, this lmbench reads {STATE_VERSION}"
             )
         self.init_from_masks_dict(state["masks_dict"], normalize_dataparallel_keys)
+        normal = normalize_module_name if normalize_dataparallel_keys else str
+        parts = {normal(name): its for name, its in state.get("mask_parts", {}).items()}
         for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
-            for pruner, part in state.get("mask_parts", {}).get(masker.param_name, {}).items():
+            for pruner, part in parts.get(masker.param_name, {}).items():
                 own = masker.mask if part is None else part.to(param.device, torch.bool).clone()
                 if own is not None:
                     masker.parts[pruner] = own
@@ -375,7 +385,7 @@ class CompressionScheduler:
     ) -> None:
         """Set the masks by parameter name; a parameter that is not named gets none."""
         masks = {
-            name.replace("module.", "") if normalize_dataparallel_keys else name: mask
+            normalize_module_name(name) if normalize_dataparallel_keys else name: mask
             for name, mask in masks_dict.items()
         }
         # Unknown names raise here, before anything has changed.

@@ -52,7 +52,7 @@ def work(job: Job) -> None:
     loaded = load_run(parent, config.checkpoint)
     trained = read_trained(loaded.path) if loaded.plain else {}
     if config.thin:
-        loaded = _thinned(job, loaded, trained)
+        loaded = _thinned(job, loaded, trained, config.weights)
     path = job.run.path / PACKED_NAME
     info = _pack(job, loaded, trained, path, config, _about(parent, config))
     print(_tensor_sizes(info), flush=True)
@@ -86,12 +86,12 @@ def work(job: Job) -> None:
     )
 
 
-def _thinned(job: Job, loaded: LoadedModel, trained: dict[str, Tensor]) -> LoadedModel:
+def _thinned(job: Job, loaded: LoadedModel, trained: dict[str, Tensor], wanted: str) -> LoadedModel:
     """The model without the hidden units that nothing reads; a quantized one as it is.
 
     The integers of a quantized run lie on scales of its own rows and groups of columns, which a
-    smaller matrix would not keep; so do codes in groups. Of codes of whole rows `trained` keeps the
-    scales of the rows that stay.
+    smaller matrix would not keep; so do codes in groups, unless another value type is `wanted`. Of
+    codes of whole rows `trained` keeps the scales of the rows that stay.
     """
     whole = loaded.recurrent if loaded.plain else dequantized(loaded.model, loaded.shape).model
     kept_rows: dict[str, Tensor] = {}
@@ -101,13 +101,19 @@ def _thinned(job: Job, loaded: LoadedModel, trained: dict[str, Tensor]) -> Loade
     grouped = any(
         name.endswith(CODE_BUFFERS[1]) and steps.shape[-1] > 1 for name, steps in trained.items()
     )
-    if grouped or not loaded.plain:
-        what = "trained in codes of a few columns each" if grouped else "quantized"
+    if not loaded.plain or (grouped and wanted == "auto"):
+        what, which = "quantized", "the run that it was made from"
+        if grouped:
+            what, which = "trained in codes of a few columns each", "it"
         job.warn(
             f"{whole.nhid - small.nhid} hidden units that nothing reads stay, since {loaded.title} "
-            f"is {what}: pack the run that it was made from with --weights int8 to leave them out"
+            f"is {what}: pack {which} with --weights int8 to leave them out"
         )
         return loaded
+    if grouped:
+        _warn_of_rounding(job, "trained", trained_grids(whole, trained).values, wanted)
+        for name in [name for name in trained if name.endswith(CODE_BUFFERS)]:
+            del trained[name]
     model = loaded.recurrent
     places = weight_places(model.nlayers, model.projection is not None)
     for name, rows in kept_rows.items():

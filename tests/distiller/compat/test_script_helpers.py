@@ -184,6 +184,48 @@ def test_a_pickled_checkpoint_is_refused_unread(tmp_path):
         apputils.load_checkpoint(nn.Linear(3, 9), path, strict=True)
 
 
+class Wrapped(nn.Module):
+    """Has a name with ``module`` in it, which is not `nn.DataParallel`'s."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn_module = nn.Linear(4, 4)
+
+
+@pytest.mark.parametrize(
+    "made, loaded",
+    [
+        (nn.DataParallel, nn.Module.cpu),
+        (nn.DataParallel, nn.DataParallel),
+        (nn.Module.cpu, nn.Module.cpu),
+    ],
+    ids=["wrapped for plain", "wrapped", "plain"],
+)
+def test_weights_masks_and_parts_come_back_by_the_names_that_the_model_has(tmp_path, made, loaded):
+    model = made(Wrapped())
+    scheduler = distiller.CompressionScheduler(model)
+    (name,) = [name for name, p in model.named_parameters() if p.dim() > 1]
+    masker = scheduler.zeros_mask_dict[name]
+    masker.mask = torch.rand(4, 4) > 0.5
+    masker.parts = {"a": masker.mask, "b": torch.ones(4, 4, dtype=torch.bool)}
+    apputils.save_checkpoint(0, "x", model, scheduler=scheduler, dir=tmp_path)
+    path = tmp_path / "checkpoint.pth.tar"
+    again, restored, _, _ = apputils.load_checkpoint(loaded(Wrapped()), path)
+    assert all(map(torch.equal, again.parameters(), model.parameters()))
+    (found,) = [its for its in restored.zeros_mask_dict.values() if its.mask is not None]
+    assert torch.equal(found.mask, masker.mask)
+    assert found.parts.keys() == {"a", "b"}
+
+
+def test_a_checkpoint_without_what_the_model_needs_is_refused_before_anything_is_loaded(tmp_path):
+    apputils.save_checkpoint(0, "x", nn.Linear(4, 9, bias=False), dir=tmp_path)
+    model = nn.Linear(4, 9)
+    before = model.weight.detach().clone()
+    with pytest.raises(distiller.DistillerError, match="is not of this model: it has no bias"):
+        apputils.load_checkpoint(model, tmp_path / "checkpoint.pth.tar")
+    assert torch.equal(model.weight, before)
+
+
 def test_norms_of_rows_and_columns_and_of_groups_of_them():
     norms = distiller.norms
     param = torch.tensor([[1.0, -2.0], [3.0, 4.0], [0.0, 0.0], [-6.0, 8.0]])

@@ -164,6 +164,15 @@ def test_a_changed_scale_reaches_the_walk_of_a_whole_cell() -> None:
     assert not torch.equal(after, before)
 
 
+def test_so_does_one_that_is_set_on_its_wrapper_alone() -> None:
+    model = quantizer_of().model
+    with torch.no_grad():
+        before = model(DATA[:5])[0]
+        part(model, "rnn.cells.0.act_o").set_linear_quant_param("output_scale", 1.0)
+        after = model(DATA[:5])[0]
+    assert not torch.equal(after, before)
+
+
 def test_an_embedding_gets_one_scale_which_can_be_set_without_the_floats() -> None:
     embedding = part(quantizer_of().model, "encoder")
     assert embedding.w_scale.shape == ()

@@ -76,6 +76,7 @@ LEARNING_RATES = [
         {"class": "PolynomialLR", "T_max": 4, "power": -1},
         "power: -1 must be at least 0",
     ),
+    ({"class": "ConstantLR", "factor": 0}, "factor: 0 must be greater than 0"),
     ({"class": "CosineAnnealingLR", "T_max": 0}, "T_max: 0 must be at least 1"),
     ({"class": "LinearLR", "total_iters": 0}, "total_iters: 0 must be at least 1"),
     ({"class": "ExponentialLR", "gamma": float("nan")}, "gamma: "),
@@ -204,6 +205,22 @@ LEARNING_RATES = [
         (
             changed(L0, {**RANKED, "group_type": "HiddenUnits", "weights": ["encoder.weight"]}),
             "schedule 80.yaml: pruners: l0: weights: 'encoder.weight' is not a recurrent weight",
+        ),
+        (
+            changed(
+                ("regularizers",),
+                {
+                    "r": {
+                        "class": "GroupLassoRegularizer",
+                        "reg_regims": {
+                            "rnn.weight_hh_l0": [0.1, "HiddenUnits"],
+                            "rnn.weight_ih_l0": [0.1, "HiddenUnits"],
+                        },
+                    }
+                },
+            ),
+            "schedule 80.yaml: regularizers: r: 'rnn.weight_hh_l0' and 'rnn.weight_ih_l0' are "
+            "weights of one layer, whose units would count twice; name one of them",
         ),
         (
             changed((*L0, "bias_exponent"), 0.1),

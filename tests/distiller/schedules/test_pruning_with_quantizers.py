@@ -161,6 +161,32 @@ def test_scales_are_fitted_to_what_a_mask_of_the_same_epoch_leaves(
     assert torch.equal(weight, dense if in_a_copy else dense * mask)
 
 
+@pytest.mark.parametrize("learned", [True, False])
+def test_scales_are_fitted_to_masked_weights_in_epochs_without_the_pruner(learned):
+    torch.manual_seed(0)
+    model = Model()
+    levels = {"class": "SparsityLevelParameterPruner", "levels": {"encoder.weight": 0.9}}
+    codes = QUANTIZERS["linear"] | {"bits_weights": 2, "rounding": "codes"}
+    plan = schedule(levels, codes | {"learned_scales": learned})
+    feedback = {"use_double_copies": True, "mask_on_forward_only": True}
+    for policy in plan["policies"]:
+        policy["epochs"] = [0] if "pruner" in policy else [1] if learned else [0, 1]
+        if "pruner" in policy:
+            policy["pruner"]["args"] = feedback
+    dense = model.encoder.weight.detach().clone()
+    scheduler = distiller.dict_config(model, None, plan)
+    for epoch in range(2):
+        scheduler.on_epoch_begin(epoch)
+        for step in range(STEPS):
+            scheduler.on_minibatch_begin(epoch, step, STEPS)
+            scheduler.before_parameter_optimization(epoch, step, STEPS)
+            scheduler.on_minibatch_end(epoch, step, STEPS)
+    mask = scheduler.zeros_mask_dict["encoder.weight"].mask
+    assert mask is not None
+    held = model.get_submodule("encoder").get_buffer("code_steps")[:2]
+    assert torch.equal(held, fit_codes(dense * mask, 2, pruned=True).steps)
+
+
 @pytest.mark.parametrize("quantizer_first", [True, False])
 def test_weights_that_came_back_after_their_pruner_stay_under_a_quantizer(quantizer_first):
     torch.manual_seed(0)

@@ -444,6 +444,19 @@ policies:
 """
 
 
+@pytest.mark.parametrize(
+    "lr", [{"class": "ReduceLROnPlateau"}, {"class": "StepLR", "step_size": 2}]
+)
+def test_a_script_goes_on_at_an_epoch_with_any_learning_rate(lr):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "initial_lr": 1.0}], lr=1.0)
+    config = schedule(pruners={}, lr_schedulers={"lr": lr})
+    config["policies"] = [{"lr_scheduler": {"instance_name": "lr"}, "epochs": [3, 4]}]
+    scheduler = distiller.dict_config(model, optimizer, config, resumed_epoch=3)
+    scheduler.on_epoch_begin(3, optimizer)
+    scheduler.on_epoch_end(3, optimizer, metrics=1.0)
+
+
 def test_a_quantizer_prepares_the_model_and_quantizes_after_each_update(monkeypatch, tmp_path):
     monkeypatch.setattr(schedule_building, "quantizer_class", lambda name: Quantizer)
     (tmp_path / "q.yaml").write_text(QUANTIZED)
