@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +34,7 @@ __all__ = [
     "new_folder",
     "parse_json",
     "read_json",
+    "refuse_constant",
     "reserve_space",
     "settled",
     "swap_in",
@@ -65,16 +66,7 @@ def write_atomic(path: Path, data: bytes, staging: Path | None = None) -> None:
     Args:
         staging: a folder on the same disk to write in first; None for that of `path`.
     """
-    try:
-        with temporary_file(path, staging) as (temporary, file):
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-        fsync_folder(path.parent)
-    except OSError as error:
-        # The system names the temporary file, or none.
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    _write(path, data, Path.replace, staging)
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -83,14 +75,21 @@ def write_new(path: Path, data: bytes) -> None:
     Raises:
         FileExistsError: it is there; it is left alone.
     """
+    _write(path, data, take_name)
+
+
+def _write(
+    path: Path, data: bytes, name: Callable[[Path, Path], object], staging: Path | None = None
+) -> None:
     try:
-        with temporary_file(path) as (temporary, file):
+        with temporary_file(path, staging) as (temporary, file):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            take_name(temporary, path)
+            name(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
+        # The system names the temporary file, or none.
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
@@ -181,7 +180,7 @@ def read_json(path: Path, *, version: int) -> dict[str, Any]:
 def parse_json(data: bytes, path: Path | str, *, version: int) -> dict[str, Any]:
     """What `read_json` gives for a file `path` that holds `data`."""
     try:
-        document = json.loads(data, parse_constant=_refuse_constant)
+        document = json.loads(data, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise LmbenchError(f"cannot be read as JSON: {error} ({path})") from None
     if not isinstance(document, dict):
@@ -197,7 +196,8 @@ def parse_json(data: bytes, path: Path | str, *, version: int) -> dict[str, Any]
     return document
 
 
-def _refuse_constant(word: str) -> float:
+def refuse_constant(word: str) -> float:
+    """For `json.loads`: NaN and Infinity are Python's own."""
     raise ValueError(f"{word} is no JSON")
 
 

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
 
+from lmbench.session.files import refuse_constant
+
 __all__ = ["Number", "TaggedLines"]
 
 T = TypeVar("T")
@@ -84,7 +86,7 @@ class TaggedLines(Generic[T]):
                 raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
         # What pydantic's JSON has no place for: half a surrogate pair.
         try:
-            document = json.loads(line, parse_constant=_refuse)
+            document = json.loads(line, parse_constant=refuse_constant)
             # Python's values are taken loosely, lists as tuples, so types are checked here.
             whole = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
             self._adapter.validate_json(whole)
@@ -106,7 +108,3 @@ def _strict(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_strict(item) for item in value]
     return value
-
-
-def _refuse(word: str) -> float:
-    raise ValueError(f"{word} is no JSON")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmbench.config import Kind, parse_config
 from lmbench.report.compare import MEASURABLE
 from lmbench.report.numbers import plural
 from lmbench.session.store import TRAINED_FILE
@@ -35,19 +36,22 @@ LeftOut = dict[str, list[RunView]]
 
 def queue_benchmarks(views: list[RunView]) -> list[RunView]:
     """In a thread: make and start a benchmark of each run."""
-    from lmbench.config import BenchmarkConfig
+    _queue("benchmark", {}, "speed of", views)
+    return views
+
+
+def _queue(kind: Kind, settings: dict[str, Any], what: str, views: list[RunView]) -> None:
     from lmbench.jobs import launch
     from lmbench.jobs.prepare import command_for
 
+    config = parse_config(kind, settings)
     with launch.all_or_none() as runs:
         for view in views:
-            command = command_for("benchmark", {}, parent=view.run.ref)
+            command = command_for(kind, settings, parent=view.run.ref)
             runs.append(view.run.session.new_run(
-                BenchmarkConfig(), "benchmark", name=f"speed of {view.id}", parent=view.run,
-                command=command,
+                config, kind, name=f"{what} {view.id}", parent=view.run, command=command,
             ))  # fmt: skip
         launch.start_all(runs)
-    return views
 
 
 def _why_not(view: RunView, way: str) -> str:
@@ -106,18 +110,7 @@ def queued_words(number: int, kind: str) -> str:
 
 def queue_evaluations(views: list[RunView], way: str) -> tuple[list[RunView], LeftOut]:
     """In a thread: make and start an evaluation of each run that can be; see `divide`."""
-    from lmbench.config import EvaluateConfig, validate
-    from lmbench.jobs import launch
-    from lmbench.jobs.prepare import command_for
-
     views, left_out = divide(views, way)
     settings = {**WAYS[way][0], "tune": True, "tune_tokens": _TUNE_TOKENS}
-    config = validate(EvaluateConfig, settings)
-    with launch.all_or_none() as runs:
-        for view in views:
-            command = command_for("evaluate", settings, parent=view.run.ref)
-            runs.append(view.run.session.new_run(
-                config, "evaluate", name=f"{way} on {view.id}", parent=view.run, command=command,
-            ))  # fmt: skip
-        launch.start_all(runs)
+    _queue("evaluate", settings, f"{way} on", views)
     return views, left_out

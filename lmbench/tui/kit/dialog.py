@@ -130,14 +130,24 @@ class QuestionDialog(_Dialog):
         self.dismiss(event.button.name or "")
 
 
-def ask_to_replace(app: App[Any], title: str, path: Path, replace: Callable[[], object]) -> None:
-    """The file is there already: `replace` it, where the user wants that."""
+def ask_to_replace(
+    app: App[Any],
+    title: str,
+    path: Path,
+    replace: Callable[[], object],
+    ask_again: Callable[[], object] | None = None,
+) -> None:
+    """The file is there already: `replace` it, where the user wants that, or `ask_again` for a
+    name."""
 
     def answered(answer: str | None) -> None:
         if answer == "replace":
             replace()
+        elif ask_again is not None:
+            ask_again()
 
-    answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
+    keep = Answer("", "escape", "keep" if ask_again is None else "another name")
+    answers = (Answer("replace", "r", "replace", danger=True), keep)
     app.push_screen(QuestionDialog(title, f"{path} is there already.", answers), answered)
 
 

@@ -27,7 +27,7 @@ from lmbench.session.archive import SUFFIX, SessionExistsError, pack, unpack
 from lmbench.session.manage import copy_session, rename_session, set_aside_session
 from lmbench.session.store import Home, Run, Session, check_session_name
 from lmbench.tui.bench.deletions import what_becomes_of_queued
-from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, ask_to_replace
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
 from lmbench.tui.sessions.listing import SessionRow, day_of, read_sessions, session_row
@@ -356,21 +356,10 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
     def _unless_there(
         self, path: Path, go: Callable[[bool], object], back: Callable[[], object]
     ) -> None:
-        if not os.path.lexists(path):
+        if os.path.lexists(path):
+            ask_to_replace(self.app, "Pack", path, lambda: go(True), back)
+        else:
             go(False)
-            return
-
-        def answered(answer: str | None) -> None:
-            if answer == "replace":
-                go(True)
-            else:
-                back()
-
-        answers = (
-            Answer("replace", "r", "replace", danger=True),
-            Answer("", "escape", "another name"),
-        )
-        self.app.push_screen(QuestionDialog("Pack", f"{path} is there already.", answers), answered)
 
     def _path(self, text: str) -> Path:
         """From the working folder, or a whole path."""
