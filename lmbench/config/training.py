@@ -287,7 +287,7 @@ class TrainConfig(ModelConfig, MachineConfig):
         0,
         "take the decoder's gradient from so many words at each position, drawn in proportion to "
         "their part in it, in place of all: right on average, and with 256 a step takes about half "
-        "as long; on CPUs with AVX2 and no AMX, in fp32 (0 = all words)",
+        "as long where AVX2 is the widest; on CPUs with AVX2 and no AMX, in fp32 (0 = all words)",
         group=MACHINE,
         ge=0,
         le=65536,

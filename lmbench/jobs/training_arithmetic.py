@@ -134,9 +134,9 @@ def without_samples(config: TrainConfig, precision: Precision) -> str | None:
 
 
 def _samples(config: TrainConfig) -> bool:
-    """Is its gradient to be of sampled words, as far as the loss allows it?"""
+    """Is its gradient to be of sampled words, as far as precision and loss allow it?"""
     softened = config.teacher is not None and config.distill_temp != 1.0
-    return config.gradient_samples > 0 and not softened
+    return config.gradient_samples > 0 and config.precision != "bf16" and not softened
 
 
 def _draws_words(config: TrainConfig) -> bool:

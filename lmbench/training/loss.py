@@ -18,12 +18,12 @@ gradient of weight, bias    4 * V * (H + 1) bytes,        4 * V * (H + 1) bytes 
                             and once more in passing      product, 2 * V * (H + 1) bytes
 ==========================  ============================  ===============================
 
-Where the processor multiplies by tiles (AMX), or in fp32 where it has AVX2 and no AMX, and a
-compiler is at hand, `lmbench.training.native` does all of this in two passes over the words, and
-holds 4 * R * V (fp32) or 2 * R * V (bf16) bytes of exponentials instead of logits, no copy of the
-weight and no gradient twice. Each thread has for itself 4 * R * H bytes of the hidden rows'
-gradient and on AMX 512 * (2 * R + H) bytes of packed operands, three times as many in fp32: 3.1 MB
-at the sizes below, and less on AVX2.
+Where the processor multiplies by tiles (AMX), or in fp32 where AVX2 is the widest that it has, or
+AVX-512 and words are sampled, and a compiler is at hand, `lmbench.training.native` does all of this
+in two passes over the words, and holds 4 * R * V (fp32) or 2 * R * V (bf16) bytes of exponentials
+instead of logits, no copy of the weight and no gradient twice. Each thread has for itself 4 * R * H
+bytes of the hidden rows' gradient and on AMX 512 * (2 * R + H) bytes of packed operands, three
+times as many in fp32: 3.1 MB at the sizes below, and less on AVX2.
 
 R is N, but at most ``ROWS_TIMES_WORDS / V`` rows are held at a time: the window goes through in
 slices of that many. At N = 700, V = 33,278, H = 200 that is 93 MB for the logits in fp32 and

@@ -111,7 +111,6 @@ def _thinned(job: Job, loaded: LoadedModel, trained: dict[str, Tensor], wanted: 
         )
         return loaded
     if grouped:
-        _warn_of_rounding(job, "trained", trained_grids(whole, trained).values, wanted)
         for name in [name for name in trained if name.endswith(CODE_BUFFERS)]:
             del trained[name]
     model = loaded.recurrent
