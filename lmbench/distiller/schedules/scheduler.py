@@ -352,7 +352,10 @@ class CompressionScheduler:
             )
         self.init_from_masks_dict(state["masks_dict"], normalize_dataparallel_keys)
         normal = normalize_module_name if normalize_dataparallel_keys else str
-        parts = {normal(name): its for name, its in state.get("mask_parts", {}).items()}
+        parts, maskers, unmasked = (
+            {normal(name): its for name, its in state.get(key, {}).items()}
+            for key in ("mask_parts", "maskers", "unmasked")
+        )
         for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
             for pruner, part in parts.get(masker.param_name, {}).items():
                 own = masker.mask if part is None else part.to(param.device, torch.bool).clone()
@@ -367,11 +370,11 @@ class CompressionScheduler:
                 f"this one has {len(policies)}; resume with the schedule of the run"
             )
         for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
-            flags = state["maskers"][masker.param_name]
+            flags = maskers[masker.param_name]
             masker.use_double_copies = flags["use_double_copies"]
             masker.mask_on_forward_only = flags["mask_on_forward_only"]
             masker.is_regularization_mask = flags["is_regularization_mask"]
-            copy = state["unmasked"].get(masker.param_name)
+            copy = unmasked.get(masker.param_name)
             masker.unmasked_copy = None if copy is None else copy.to(param.device).clone()
             masker.unwatch_gradient()
             if flags["masks_gradient"]:

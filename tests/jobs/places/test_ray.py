@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -204,16 +205,21 @@ def test_runs_whose_driver_is_gone_are_told_of_and_submitted_anew(ray: Ray, worl
     assert elsewhere.read().job == "another host:1"
 
 
+@pytest.mark.parametrize("other", [["python", "another.py"], []], ids=["another", "the system's"])
 def test_a_driver_that_linux_shows_no_command_of_yet_is_not_gone(
-    ray: Ray, world: World, monkeypatch: pytest.MonkeyPatch
+    ray: Ray, world: World, monkeypatch: pytest.MonkeyPatch, other: list[str]
 ) -> None:
     run = sent(world)
     run.update(job=f"{platform.node()}:{os.getpid()}")
     monkeypatch.setattr(psutil.Process, "cmdline", lambda self: [])
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: time.time())
     ray.poll([run])
     ray.submit([run])
     assert run.read().status == "queued"
     assert run.read().job == f"{platform.node()}:{os.getpid()}"
-    monkeypatch.setattr(psutil.Process, "cmdline", lambda self: ["python", "another.py"])
+    if other:
+        monkeypatch.setattr(psutil.Process, "cmdline", lambda self: other)
+    else:
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: time.time() - 100)
     ray.poll([run])
     assert run.read().status == "stopped"
