@@ -286,8 +286,8 @@ class TrainConfig(ModelConfig, MachineConfig):
     gradient_samples: int = setting(
         0,
         "take the decoder's gradient from so many words at each position, drawn in proportion to "
-        "their part in it, in place of all: right on average, and with 256 a step takes about half "
-        "as long where AVX2 is the widest; on CPUs with AVX2 and no AMX, in fp32 (0 = all words)",
+        "their part in it, in place of all: right on average, and with 256 a step takes 0.5 to "
+        "0.6 of its time; on CPUs with AVX2 or AVX-512 and no AMX (0 = all words)",
         group=MACHINE,
         ge=0,
         le=65536,

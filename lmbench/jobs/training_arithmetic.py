@@ -42,7 +42,7 @@ def run_precision(
         warning = f"--precision bf16: {only_fp32}, so this run computes in fp32"
         return "fp32", warning if config.precision == "bf16" else None
     precision = config.precision
-    if precision == "exact" or (precision == "auto" and _draws_words(config)):
+    if precision == "exact" or (precision == "auto" and _draws_in_fp32_alone(config)):
         precision = "fp32"
     # What `auto` measures may be another thing on each rank.
     found = ranks.agree(lambda: _known_precision(job) or choose_precision(precision, device))
@@ -125,20 +125,24 @@ def of_another_machine(begun: Mapping[str, Any], device: torch.device) -> str | 
 def without_samples(config: TrainConfig, precision: Precision) -> str | None:
     """What to warn of where a sampled gradient is asked for and cannot be had, once
     `choose_kernels` has chosen."""
-    if not config.gradient_samples or (precision == "fp32" and _draws_words(config)):
+    if not config.gradient_samples or _draws(config, precision):
         return None
     return (
         f"--gradient-samples {config.gradient_samples}: only the compiled kernels for AVX2 draw "
-        "words, in fp32, with no teacher or one at temperature 1; the gradient is that of all"
+        "words, in fp32 and with AVX-512's products of it in bf16, with no teacher or one at "
+        "temperature 1; the gradient is that of all"
     )
 
 
 def _samples(config: TrainConfig) -> bool:
-    """Is its gradient to be of sampled words, as far as precision and loss allow it?"""
+    """Is its gradient to be of sampled words, as far as the loss allows it?"""
     softened = config.teacher is not None and config.distill_temp != 1.0
-    return config.gradient_samples > 0 and config.precision != "bf16" and not softened
+    return config.gradient_samples > 0 and not softened
 
 
-def _draws_words(config: TrainConfig) -> bool:
-    """Do the chosen kernels draw them, which they can in fp32 alone?"""
-    return _samples(config) and native.allowed() == "avx2"
+def _draws(config: TrainConfig, precision: Precision) -> bool:
+    return _samples(config) and native.draws_words(precision)
+
+
+def _draws_in_fp32_alone(config: TrainConfig) -> bool:
+    return _draws(config, "fp32") and not _draws(config, "bf16")

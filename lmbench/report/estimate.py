@@ -52,7 +52,8 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     copies = 2 + config.state_copies
     # Of a thousand windows that differ in length, one is longer.
     window = config.batch_size * (config.bptt + round(3 * config.bptt_spread))
-    logit = 2 if config.precision == "bf16" else _FLOAT
+    # Those that words are drawn from are not rounded.
+    logit = 2 if config.precision == "bf16" and not config.gradient_samples else _FLOAT
     # A teacher's, and at another temperature the student's softened ones.
     logits = 1 + (config.teacher is not None) * (1 + (config.distill_temp != 1.0))
     terms = 1 if config.precision == "bf16" else 3

@@ -19,11 +19,11 @@ gradient of weight, bias    4 * V * (H + 1) bytes,        4 * V * (H + 1) bytes 
 ==========================  ============================  ===============================
 
 Where the processor multiplies by tiles (AMX), or in fp32 where AVX2 is the widest that it has, or
-AVX-512 and words are sampled, and a compiler is at hand, `lmbench.training.native` does all of this
-in two passes over the words, and holds 4 * R * V (fp32) or 2 * R * V (bf16) bytes of exponentials
-instead of logits, no copy of the weight and no gradient twice. Each thread has for itself 4 * R * H
-bytes of the hidden rows' gradient and on AMX 512 * (2 * R + H) bytes of packed operands, three
-times as many in fp32: 3.1 MB at the sizes below, and less on AVX2.
+where words are sampled on AVX-512, and a compiler is at hand, `lmbench.training.native` does all of
+this in two passes over the words, and holds 4 * R * V bytes of exponentials (in bf16 on AMX half as
+many) instead of logits, no copy of the weight and no gradient twice. Each thread has for itself
+4 * R * H bytes of the hidden rows' gradient and on AMX 512 * (2 * R + H) bytes of packed operands,
+three times as many in fp32: 3.1 MB at the sizes below, and less on AVX2.
 
 R is N, but at most ``ROWS_TIMES_WORDS / V`` rows are held at a time: the window goes through in
 slices of that many. At N = 700, V = 33,278, H = 200 that is 93 MB for the logits in fp32 and
@@ -42,7 +42,8 @@ Sampled gradients: the gradient of a row's logits is a distribution less its tar
 of two, with a teacher). On AVX2 a sparse one may take its place that is the same on average (Wangni
 et al. 2018, arXiv 1710.09854): words are drawn in proportion to the size of their part, by
 systematic sampling (Madow and Madow 1944), and each stands for an equal share of the whole. The
-loss stays exact, and of the products only the first is over all words.
+loss stays exact, and of the products only the first is over all words: that one is in bf16 where
+the step is, which takes AVX-512's products of it; exponentials and gradients are fp32.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class DecoderLoss:
 
     Args:
         precision: ``fp32``, or ``bf16`` for the products and the softmax (weights stay fp32).
-        samples: 0, or how many words a row the gradients are of, where there are kernels for AVX2.
+        samples: 0, or how many words a row the gradients are of, where `native.draws_words`.
         into_grad: let the gradients of `weight` and `bias`, where those are leaves, become their
             ``.grad`` without a copy, instead of adding them to it. Saves three passes over the
             weight a step; ``.grad`` must be None by the next call (``zero_grad()`` does that). A
@@ -255,7 +256,7 @@ def _forward_native(
     if kernel is None or (teacher and not _teaches(kernel, teacher, owner.precision)):
         return None
     rows, words = len(hidden), len(weight)
-    samples = owner.samples if native.allowed() == "avx2" else 0
+    samples = owner.samples if native.draws_words(owner.precision) else 0
     flat = hidden.float()  # an autocast layer gives bf16
     grad_hidden = torch.empty(flat.shape)
     grad_weight = owner._buffer("weight", *weight.shape, like=weight, dtype=torch.float32)

@@ -42,6 +42,13 @@ def test_windows_of_many_lengths_take_the_memory_of_long_ones() -> None:
     assert estimate(varied, 33_278) == estimate(longer, 33_278)
 
 
+def test_words_are_drawn_from_exponentials_of_fp32() -> None:
+    drawn, all_words = (
+        estimate(config(precision="bf16", gradient_samples=n), 33_278).bytes for n in (9, 0)
+    )
+    assert drawn - all_words == 700 * 33_278 * 2
+
+
 def test_a_teachers_predictions_of_a_window_are_counted() -> None:
     alone = estimate(config(), 33_278).bytes
     logits = 700 * 33_278 * 4

@@ -58,10 +58,11 @@ def test_a_sampled_gradient_is_advised_where_it_saves_time(
     monkeypatch, tmp_path, best, missing, given, cuda, advised
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(native, "best", lambda: best)
+    monkeypatch.setattr(native, "best", lambda *, sampled: best)
     monkeypatch.setattr(native, "why_not", lambda kernels: missing)
-    lines = advice(tmp_path, validate(TrainConfig, given), 0.5)
-    assert any(line.startswith("with --gradient-samples 256") for line in lines) == advised
+    for speedup in (0.5, 2.0):
+        lines = advice(tmp_path, validate(TrainConfig, given), speedup)
+        assert any(line.startswith("with --gradient-samples 256") for line in lines) == advised
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from lmbench.training.native.choose import allow, enable_kernels, why_not
 from lmbench.training.native.codes import code_passes
-from lmbench.training.native.decoder import Kernel, kernel
+from lmbench.training.native.decoder import Kernel, draws_words, kernel
 from lmbench.training.native.lstm import lstm_layer, lstm_library
 from lmbench.training.native.process import Kernels, allowed, best
 
@@ -13,6 +13,7 @@ __all__ = [
     "allowed",
     "best",
     "code_passes",
+    "draws_words",
     "enable_kernels",
     "kernel",
     "lstm_layer",

@@ -14,11 +14,11 @@ from lmbench.compile_kernels import Unit
 from lmbench.training.native.process import TERMS, Kernels, allowed, openmp, usable
 from lmbench.training.precision import Precision
 
-__all__ = ["UNITS", "Kernel", "kernel", "prepared"]
+__all__ = ["UNITS", "Kernel", "draws_words", "kernel", "prepared"]
 
 UNITS: dict[Kernels, Unit] = {
     "amx": Unit(Path(__file__).with_name("decoder.cpp")),
-    "avx2": Unit(Path(__file__).with_name("decoder_avx2.cpp")),
+    "avx2": Unit(Path(__file__).with_name("decoder_avx2.cpp"), without=(("-DLMBENCH_NO_BF16",),)),
 }
 
 Buffers = Callable[[str, int], Tensor]
@@ -58,10 +58,11 @@ class _Decoder(ctypes.Structure):
 class Kernel:
     """The loss of a linear decoder, as `lmbench.training.loss` has it.
 
-    On AVX2 in fp32 alone. On AMX in fp32 each number is multiplied as three of bf16 that add up to
-    all of its 24 bits; the error of the loss and the gradients is that of an fp32 product (1e-7 to
-    1e-6 of their norm). In bf16 the operands of the products are rounded, those that are gradients
-    of the logits among them; sums and exponentials are fp32.
+    On AMX in fp32 each number is multiplied as three of bf16 that add up to all of its 24 bits; the
+    error of the loss and the gradients is that of an fp32 product (1e-7 to 1e-6 of their norm). In
+    bf16 the operands of the products are rounded, those that are gradients of the logits among
+    them; sums and exponentials are fp32. On AVX2 bf16 takes AVX-512's products, and rounds the
+    operands of the first pass alone: it is for samples, since of all words torch's are faster.
 
     Attributes:
         precisions: those that it computes in.
@@ -112,8 +113,8 @@ class Kernel:
             teacher: its hidden rows [N, H'], weight [V, H'] and bias [V]: the gradients are then of
                 ``(1 - share)`` times the mean plus `share` times the divergence from its
                 predictions. The likelihood is not blended.
-            samples: words a row that the gradients are of, drawn from torch's generator, on AVX2;
-                0 is all of them.
+            samples: words a row that the gradients are of, drawn from torch's generator, where
+                `draws_words`; 0 is all of them.
 
         Returns:
             None where a logit overflowed or was not a number: the gradients are not there then.
@@ -189,6 +190,12 @@ def kernel() -> Kernel | None:
     """The kernel, compiled if it has to be; None where it is not allowed or cannot be had."""
     kernels = allowed()
     return usable(UNITS[kernels], prepared, kernels) if kernels in UNITS else None
+
+
+def draws_words(precision: Precision) -> bool:
+    """Can its gradients be of sampled words in this precision?"""
+    found = kernel()
+    return found is not None and precision in found.precisions and allowed() == "avx2"
 
 
 @cache

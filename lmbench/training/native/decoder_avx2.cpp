@@ -1,5 +1,6 @@
 // A decoder's product, softmax, cross-entropy and all three gradients in fp32 on AVX2, for
-// decoder.py: the same two passes over the words as in decoder.cpp, and the same teacher.
+// decoder.py: the same two passes over the words as in decoder.cpp, and the same teacher. Where
+// AVX-512 multiplies bf16, the first pass may do that; the second is fp32 nevertheless.
 //
 // A product is made of tiles of 6 x 16 sums, which twelve registers hold. Exponentials, and the
 // gradients of the logits that they become, lie in panels of 16 words: [words / 16][rows][16].
@@ -12,6 +13,7 @@
 #include "decoder.h"
 
 #define AVX2 __attribute__((target("avx2,fma")))
+#define BF16 __attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512bf16")))
 
 namespace {
 
@@ -23,8 +25,9 @@ constexpr int64_t FLUSH = 32;  // panels whose exponentials are summed up in fp3
 // How everything is cut, and where it lies in the scratch memory.
 struct Plan {
     int64_t rows, panels, inputs;  // rounded up to tiles; panels of words; the width with the bias
+    int64_t across_steps;          // of the product over the inputs, which in bf16 takes two at a time
     int64_t row_tiles, input_tiles, columns;  // columns: panels of 16 of the hidden rows' gradient
-    float *across, *down;     // the hidden rows, packed: contraction over the inputs, over the rows
+    float *across, *down;     // the hidden rows, packed: contraction over the inputs (or pairs), over the rows
     float *logit, *inverse, *lean;  // [rows]: the target's logit, 1 / sum of exponentials, the teacher's
     int32_t *targets;               // [rows]
     float *own;                     // of the first thread
@@ -35,12 +38,13 @@ struct Plan {
 
     Plan(const Decoder &d) {
         rows = round_up(d.rows, TALL), panels = round_up(d.words, WIDE) / WIDE, inputs = d.width + 1;
+        across_steps = d.terms == 1 ? pairs(d.width) + 1 : inputs;
         row_tiles = rows / TALL, input_tiles = round_up(inputs, TALL) / TALL;
         columns = round_up(d.width, WIDE) / WIDE;
         int64_t at = 0;
         auto take = [&](int64_t numbers) { return at += round_up(numbers, WIDE), at - round_up(numbers, WIDE); };
         float *memory = reinterpret_cast<float *>(d.scratch);
-        across = memory + take(rows * inputs);
+        across = memory + take(rows * across_steps);
         down = memory + take(input_tiles * TALL * rows);
         logit = memory + take(rows), inverse = memory + take(rows), lean = memory + take(rows);
         targets = reinterpret_cast<int32_t *>(memory + take(rows));
@@ -49,7 +53,7 @@ struct Plan {
         at = 0;
         sums_at = take(2 * rows);
         lanes_at = take(rows * HALF);
-        words_at = take(std::max(inputs, columns * GROUP * WIDE) * WIDE);
+        words_at = take(std::max(across_steps, columns * GROUP * WIDE) * WIDE);
         grad_weight_at = take(input_tiles * TALL * WIDE);
         grad_at = take(rows * columns * WIDE);
         own_size = at;
@@ -57,6 +61,7 @@ struct Plan {
     }
 
     int64_t size;  // bytes
+    static int64_t pairs(int64_t width) { return round_up(width, 2) / 2; }
     float *mine(int t) const { return own + t * own_size; }
     double *sums(int t) const { return reinterpret_cast<double *>(mine(t) + sums_at); }
 };
@@ -104,6 +109,100 @@ AVX2 INLINE void multiply_stretch(const float *left, const float *right, int64_t
     store(sums, sums_at, WIDE);
 }
 
+// A row for the product over the inputs, and the logit of its target.
+double pack_row(const Decoder &d, const Plan &, int64_t n, float *to) {
+    const float *h = d.hidden + n * d.width, *w = d.weight + d.targets[n] * d.width;
+    double logit = d.bias[d.targets[n]];
+    for (int64_t k = 0; k < d.width; ++k) {
+        logit += static_cast<double>(h[k]) * w[k];
+        to[k * TALL] = h[k];
+    }
+    to[d.width * TALL] = 1.0f;
+    return logit;
+}
+
+// The words of a panel, and their products with all rows.
+AVX2 void multiply_panel(const Decoder &d, const Plan &p, int64_t v, float *words, float *out) {
+    for (int64_t i = 0; i < WIDE; ++i) {
+        int64_t word = v * WIDE + i;
+        const float *from = d.weight + word * d.width;
+        bool there = word < d.words;
+        for (int64_t k = 0; k < d.width; ++k) words[k * WIDE + i] = there ? from[k] : 0.0f;
+        words[d.width * WIDE + i] = there ? d.bias[word] : -std::numeric_limits<float>::infinity();
+    }
+    for (int64_t k = 0; k < p.inputs; k += DEEP)
+        for (int64_t n = 0; n < p.row_tiles; ++n)
+            multiply_stretch(p.across + n * TALL * p.inputs, words, k, p.inputs, out + n * TALL * WIDE);
+}
+
+#ifndef LMBENCH_NO_BF16
+
+// Two numbers of bf16 in the place of one of fp32, and one of them rounded to it.
+BF16 INLINE float pair(float first, float second) {
+    return _mm_cvtss_f32((__m128)_mm_cvtneps_pbh(_mm_setr_ps(first, second, 0.0f, 0.0f)));
+}
+
+BF16 INLINE float rounded(float x) { return pair(0.0f, x); }
+
+// `width` numbers in pairs of bf16, `stride` pairs from one to the next.
+BF16 INLINE void pack_pairs(const float *from, int64_t width, float *to, int64_t stride) {
+    for (int64_t k = 0; k < width; k += 16, from += 16) {
+        __mmask16 there = width - k < 16 ? (1u << (width - k)) - 1 : 0xffff;
+        alignas(32) float pairs[8];
+        _mm256_store_si256((__m256i *)pairs, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(there, from)));
+        for (int64_t i = 0; i < std::min<int64_t>(8, Plan::pairs(width - k)); ++i, to += stride) *to = pairs[i];
+    }
+}
+
+BF16 double pack_row_in_bf16(const Decoder &d, const Plan &p, int64_t n, float *to) {
+    const float *h = d.hidden + n * d.width, *w = d.weight + d.targets[n] * d.width;
+    double logit = d.bias[d.targets[n]];
+    for (int64_t k = 0; k < d.width; ++k) logit += static_cast<double>(rounded(h[k])) * rounded(w[k]);
+    pack_pairs(h, d.width, to, TALL);
+    to[(p.across_steps - 1) * TALL] = pair(1.0f, 1.0f);
+    return logit;
+}
+
+// As `multiply_panel`, of pairs; a bias is the sum of two numbers of bf16.
+BF16 void multiply_panel_in_bf16(const Decoder &d, const Plan &p, int64_t v, float *words, float *out) {
+    const int64_t last = (p.across_steps - 1) * WIDE;
+    for (int64_t i = 0; i < WIDE; ++i) {
+        int64_t word = v * WIDE + i;
+        if (word < d.words) {
+            pack_pairs(d.weight + word * d.width, d.width, words + i, WIDE);
+            float bias = rounded(d.bias[word]);
+            words[last + i] = pair(bias, d.bias[word] - bias);
+        } else {
+            for (int64_t k = 0; k < last; k += WIDE) words[k + i] = 0.0f;
+            words[last + i] = pair(-std::numeric_limits<float>::infinity(), 0.0f);
+        }
+    }
+    for (int64_t k = 0; k < p.across_steps; k += DEEP)
+        for (int64_t n = 0; n < p.row_tiles; ++n) {
+            const float *left = p.across + (n * p.across_steps + k) * TALL, *right = words + k * WIDE;
+            float *to = out + n * TALL * WIDE;
+            Tile sums;
+            if (k) load(sums, to, WIDE);
+            else clear(sums);
+            for (int64_t steps = std::min(DEEP, p.across_steps - k); steps; --steps, left += TALL, right += WIDE) {
+                __m256bh low = (__m256bh)_mm256_loadu_ps(right), high = (__m256bh)_mm256_loadu_ps(right + HALF);
+                for (int i = 0; i < TALL; ++i) {
+                    __m256bh x = (__m256bh)_mm256_broadcast_ss(left + i);
+                    sums[i][0] = _mm256_dpbf16_ps(sums[i][0], x, low);
+                    sums[i][1] = _mm256_dpbf16_ps(sums[i][1], x, high);
+                }
+            }
+            store(sums, to, WIDE);
+        }
+}
+
+#else
+
+double pack_row_in_bf16(const Decoder &, const Plan &, int64_t, float *) { return 0.0; }
+void multiply_panel_in_bf16(const Decoder &, const Plan &, int64_t, float *, float *) {}
+
+#endif
+
 // exp with a relative error below 3e-7 (Cephes), 0 and infinity where fp32 ends.
 AVX2 INLINE __m256 exponential(__m256 x) {
     // The second operand comes back where one is NaN.
@@ -131,17 +230,8 @@ AVX2 void sum_exponentials(const Decoder &d, const Plan &p, int t) {
     std::fill(lanes, lanes + p.rows * HALF, 0.0f);
     int64_t begin = share(p.panels, d, t), end = share(p.panels, d, t + 1);
     for (int64_t v = begin; v < end; ++v) {
-        for (int64_t i = 0; i < WIDE; ++i) {
-            int64_t word = v * WIDE + i;
-            const float *from = d.weight + word * d.width;
-            bool there = word < d.words;
-            for (int64_t k = 0; k < d.width; ++k) words[k * WIDE + i] = there ? from[k] : 0.0f;
-            words[d.width * WIDE + i] = there ? d.bias[word] : -std::numeric_limits<float>::infinity();
-        }
         float *out = d.exponentials ? reinterpret_cast<float *>(d.exponentials) + v * p.rows * WIDE : kept;
-        for (int64_t k = 0; k < p.inputs; k += DEEP)
-            for (int64_t n = 0; n < p.row_tiles; ++n)
-                multiply_stretch(p.across + n * TALL * p.inputs, words, k, p.inputs, out + n * TALL * WIDE);
+        d.terms == 1 ? multiply_panel_in_bf16(d, p, v, words, out) : multiply_panel(d, p, v, words, out);
         for (int64_t n = 0; n < p.rows; ++n) {
             float *at = out + n * WIDE, *lane = lanes + n * HALF;
             __m256 from = _mm256_broadcast_ss(p.logit + n);
@@ -292,18 +382,12 @@ bool predict(Decoder &d, const Plan &p) {
     std::fill(p.targets, p.targets + p.rows, -1);
     in_parallel(d.parallel, d.threads, [&](int t) {
         for (int64_t n = TALL * share(p.row_tiles, d, t); n < TALL * share(p.row_tiles, d, t + 1); ++n) {
-            float *to = p.across + n / TALL * TALL * p.inputs + n % TALL;
+            float *to = p.across + n / TALL * TALL * p.across_steps + n % TALL;
             if (n >= d.rows) {
-                for (int64_t k = 0; k < p.inputs; ++k) to[k * TALL] = 0.0f;
+                for (int64_t k = 0; k < p.across_steps; ++k) to[k * TALL] = 0.0f;
                 continue;
             }
-            const float *h = d.hidden + n * d.width, *w = d.weight + d.targets[n] * d.width;
-            exact[n] = d.bias[d.targets[n]];
-            for (int64_t k = 0; k < d.width; ++k) {
-                exact[n] += static_cast<double>(h[k]) * w[k];
-                to[k * TALL] = h[k];
-            }
-            to[d.width * TALL] = 1.0f;
+            exact[n] = d.terms == 1 ? pack_row_in_bf16(d, p, n, to) : pack_row(d, p, n, to);
             p.logit[n] = static_cast<float>(exact[n]);
             p.targets[n] = static_cast<int32_t>(d.targets[n]);
         }
@@ -327,7 +411,13 @@ extern "C" {
 
 int32_t lmb_decoder_fits(int32_t terms) {
     __builtin_cpu_init();
-    return terms == 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+#ifndef LMBENCH_NO_BF16
+    if (terms == 1)
+        return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512bf16");
+#endif
+    return terms == 3;
 }
 
 int64_t lmb_decoder_held(const Decoder *d) {

@@ -16,6 +16,7 @@ from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import train as train_module
 from lmbench.session import EventLog, Home
 from lmbench.session.events import Warned
+from lmbench.training import native
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.native import process
 
@@ -145,22 +146,15 @@ def test_a_teacher_is_learned_from_in_bf16_too(home: Home, calls: list[tuple[str
     assert warnings(job) == []
 
 
-@pytest.mark.parametrize(
-    "kernels, precision",
-    [("avx2", "fp32"), ("avx2", "auto"), ("avx2", "bf16"), ("amx", "fp32"), ("torch", "auto")],
-)
+@pytest.mark.parametrize("precision", ["fp32", "auto", "bf16"])
+@pytest.mark.parametrize("draws_in", [("fp32", "bf16"), ("fp32",), ()], ids=len)
 def test_a_sampled_gradient_goes_to_the_loss_and_is_warned_of_where_it_cannot_be_had(
     home: Home,
     calls: list[tuple[str, object]],
     monkeypatch: pytest.MonkeyPatch,
-    kernels: process.Kernels,
+    draws_in: tuple[str, ...],
     precision: str,
 ) -> None:
-    def choose(*_: object) -> tuple[str, None]:
-        process.allow(kernels)
-        # What it was begun with, wherever it goes on.
-        return "avx2", None
-
     seen: set[tuple[int, bool, str]] = set()
     compute = DecoderLoss.__call__
 
@@ -168,12 +162,12 @@ def test_a_sampled_gradient_goes_to_the_loss_and_is_warned_of_where_it_cannot_be
         seen.add((loss.samples, loss.teacher is not None, loss.precision))
         return compute(loss, *operands)
 
-    monkeypatch.setattr(train_module, "choose_kernels", choose)
+    monkeypatch.setattr(native, "draws_words", lambda precision: precision in draws_in)
     monkeypatch.setattr(DecoderLoss, "__call__", see)
     teacher = train(home, precision=precision)
     assert not [line for line in warnings(teacher) if "samples" in line]
-    drawn = kernels == "avx2" and precision != "bf16"
-    in_fp32 = drawn or precision == "fp32"
+    in_fp32 = precision == "fp32" or (precision == "auto" and draws_in == ("fp32",))
+    drawn = ("fp32" if in_fp32 else "bf16") in draws_in
     for samples, taught in ((7, {}), (9, {"teacher": teacher.run.ref})):
         seen.clear()
         job = train(home, precision=precision, gradient_samples=samples, **taught)

@@ -152,8 +152,10 @@ def test_with_a_teacher_the_gradients_are_those_of_the_blend(
         assert relative(ours, theirs) < 2 * ERRORS[precision]
 
 
-def sampled(given: Operands, samples: int, taught: Teacher | None) -> tuple[Tensor, ...]:
-    loss = DecoderLoss(samples=samples)
+def sampled(
+    given: Operands, samples: int, taught: Teacher | None, precision: Precision = "fp32"
+) -> tuple[Tensor, ...]:
+    loss = DecoderLoss(precision, samples=samples)
     loss.teacher = taught
     return torch.autograd.grad(loss(*given), given[:3])
 
@@ -170,16 +172,18 @@ def avx2(kernel: decoder.Kernel) -> None:
     "rows, words, width, threads", [(45, 777, 24, 3), (150, 1600, 41, 2), (33, 1600, 5, 1)]
 )
 def test_a_sampled_gradient_is_right_on_average(
-    monkeypatch, counted, rows, words, width, threads, share
+    monkeypatch, counted, precision, rows, words, width, threads, share
 ):
     monkeypatch.setattr(loss_module, "ROWS_TIMES_WORDS", words * 64)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     given = operands(rows, words, width)
     theirs, weight, bias, _ = (t.detach() for t in operands(rows, words, width + 3, spread=0.5))
     taught = Teacher(theirs, weight, bias, 1.0, share) if share else None
-    whole = sampled(given, 0, taught)
+    whole = sampled(given, 0, taught, precision)
     torch.manual_seed(3)
-    few, many = ([sampled(given, samples, taught) for _ in range(100)] for samples in (4, 512))
+    few, many = (
+        [sampled(given, samples, taught, precision) for _ in range(100)] for samples in (4, 512)
+    )
     for at, wanted in enumerate(whole):
         noise = [sum(relative(g[at], wanted) for g in all_of) / 100 for all_of in (few, many)]
         # Systematic samples leave less noise than independent ones, whose goes with their root.
