@@ -16,7 +16,8 @@ Modular cells of which only the weights are quantized are walked by torch's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -37,7 +38,7 @@ from lmbench.training import native
 from lmbench.training.precision import Precision
 from lmbench.training.regularisation import OFF, Regularisation, torch_layer
 
-__all__ = ["forward", "layer_for", "onednn_lacks_bf16", "walk"]
+__all__ = ["forward", "in_bf16", "layer_for", "onednn_lacks_bf16", "walk"]
 
 State = tuple[Tensor, ...]
 Layer = Callable[[Tensor, State, tuple[Tensor, Tensor, Tensor, Tensor]], tuple[Tensor, State]]
@@ -78,9 +79,10 @@ def layer_for(rnn: nn.Module, input: Tensor, precision: Precision) -> Layer | No
             return partial(native.lstm_layer, library, precision)
         if precision == "bf16" and rnn.hidden_size >= _WIDE:
             return _in_bf16
-    if isinstance(rnn, ModularRecurrent) and precision == "fp32":
+    if isinstance(rnn, ModularRecurrent):
         # Cells go step by step.
-        return partial(torch_layer, _mode(rnn.cells[0]), rnn.training)
+        whole = partial(torch_layer, _mode(rnn.cells[0]), rnn.training)
+        return whole if precision == "fp32" else partial(_by_autocast, whole)
     return None
 
 
@@ -88,6 +90,25 @@ def onednn_lacks_bf16() -> bool:
     """Would oneDNN's LSTM, which torch takes on CPU, refuse bf16? Without AVX-512 it does."""
     mkldnn = torch.backends.mkldnn
     return mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@contextmanager
+def in_bf16(device: torch.device, enabled: bool = True) -> Iterator[None]:
+    """Torch's own operations with their products in bf16, on any processor."""
+    lacking = enabled and device.type == "cpu" and onednn_lacks_bf16()
+    # What is None is left as it is; setting TF32 to what it already was warns.
+    without = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)  # pyright: ignore[reportArgumentType]
+    casts = torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+    with casts, without if lacking else nullcontext():
+        yield
+
+
+def _by_autocast(
+    layer: Layer, x: Tensor, state: State, weights: tuple[Tensor, Tensor, Tensor, Tensor]
+) -> tuple[Tensor, State]:
+    with in_bf16(x.device):
+        output, last = layer(x, state, weights)
+    return output.float(), tuple(part.float() for part in last)
 
 
 def _mode(cell: nn.Module) -> str:

@@ -10,7 +10,7 @@ not zeroed, not added up from two dense halves and not scaled before it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -39,7 +39,6 @@ __all__ = [
     "compute_gradients",
     "features",
     "gradient_norm",
-    "in_bf16",
     "is_plain_sgd",
     "minimised",
     "run_layers",
@@ -65,7 +64,7 @@ def run_layers(
     """
     layer = lstm.layer_for(rnn, embedded, precision) if precision else None
     if layer is None and precision == "bf16":
-        with in_bf16(embedded.device):
+        with lstm.in_bf16(embedded.device):
             return run_layers(rnn, embedded, hidden, None, regularisation)
     apart = regularisation.inside_layers or (not exact and _drops_by_cudnn(rnn, embedded))
     if layer is None and not apart:
@@ -89,17 +88,6 @@ def _drops_by_cudnn(rnn: nn.Module, embedded: Tensor) -> bool:
     """Would cuDNN drop between the layers? The random state that it keeps for that is in no
     checkpoint, and cannot begin while a graph is captured."""
     return embedded.is_cuda and isinstance(rnn, nn.RNNBase) and rnn.training and rnn.dropout > 0
-
-
-@contextmanager
-def in_bf16(device: torch.device, enabled: bool = True) -> Iterator[None]:
-    """Torch's own operations with their products in bf16, on any processor."""
-    lacking = enabled and device.type == "cpu" and lstm.onednn_lacks_bf16()
-    # What is None is left as it is; setting TF32 to what it already was warns.
-    without = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)  # pyright: ignore[reportArgumentType]
-    casts = torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
-    with casts, without if lacking else nullcontext():
-        yield
 
 
 def features(

@@ -21,6 +21,7 @@ from lmbench.training import lstm, native
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.native import process
 from lmbench.training.native.process import Kernels
+from lmbench.training.precision import Precision
 from lmbench.training.regularisation import torch_layer
 from lmbench.training.step import clipped_update, compute_gradients, gradient_norm, run_layers
 
@@ -85,9 +86,10 @@ def test_modular_cells_are_walked_whole_unless_more_than_their_weights_is_quanti
     assert not lstm.layer_for(rnn, x, "fp32")
 
 
-@pytest.mark.parametrize("mode", ["GRU", "RNN_TANH", "RNN_RELU"])
-def test_other_modular_cells_are_walked_whole_by_torchs_layer(
-    monkeypatch: pytest.MonkeyPatch, mode: str
+@pytest.mark.parametrize("precision, near", [("fp32", 1e-5), ("bf16", 1e-2)])
+@pytest.mark.parametrize("mode", ["LSTM", "GRU", "RNN_TANH", "RNN_RELU"])
+def test_narrow_modular_cells_are_walked_whole_by_torchs_layer(
+    monkeypatch: pytest.MonkeyPatch, mode: str, precision: Precision, near: float
 ) -> None:
     walked: list[str] = []
 
@@ -97,19 +99,23 @@ def test_other_modular_cells_are_walked_whole_by_torchs_layer(
 
     monkeypatch.setattr(lstm, "torch_layer", layer)
     torch.manual_seed(5)
-    kind = nn.GRU if mode == "GRU" else partial(nn.RNN, nonlinearity=mode[4:].lower())
-    plain = kind(EMBEDDING, WIDTH, 2)
-    rnn = convert_model_to_modular(plain)
-    x, state = torch.randn(STEPS, BATCH, EMBEDDING), torch.randn(2, BATCH, WIDTH)
+    kinds = {"LSTM": nn.LSTM, "GRU": nn.GRU}
+    kind = kinds.get(mode) or partial(nn.RNN, nonlinearity=mode[4:].lower())
+    rnn = convert_model_to_modular(kind(EMBEDDING, WIDTH, 2))
+    x, h = torch.randn(STEPS, BATCH, EMBEDDING), torch.randn(2, BATCH, WIDTH)
+    state = (h, torch.randn(2, BATCH, WIDTH)) if mode == "LSTM" else h
     above = torch.randn(STEPS, BATCH, WIDTH)
-    output, last = run_layers(rnn, x, state, "fp32")
-    expected, expected_last = rnn(x, state)
-    assert isinstance(last, Tensor)
+    output, last = run_layers(rnn, x, state, precision)
     assert walked == [mode, mode]
-    ours, theirs = (torch.autograd.grad(o, [*rnn.parameters()], above) for o in (output, expected))
-    assert max(map(relative, [output, last, *ours], [expected, expected_last, *theirs])) < 1e-5
-    # A run in bf16 keeps torch's casts, step by step.
-    assert not lstm.layer_for(rnn, x, "bf16")
+    with lstm.in_bf16(x.device, precision == "bf16"):
+        expected, expected_last = rnn(x, state)
+    found: list[list[Tensor]] = []
+    for rows, states in ((output, last), (expected, expected_last)):
+        states = states if isinstance(states, tuple) else (states,)
+        grads = torch.autograd.grad(rows.float(), [*rnn.parameters()], above)
+        found.append([rows, *states, *grads])
+    assert all(part.dtype == torch.float32 for part in found[0])
+    assert max(map(relative, *found)) < near
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
