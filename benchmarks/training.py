@@ -150,7 +150,7 @@ def serve(side: str, args: argparse.Namespace) -> None:
     precision = _PRECISIONS.get(name)  # None is the plain loop
     if precision:
         prepare_worker(threads=args.threads, device=args.device)
-        native.enable_kernels(native.best(sampled=way.endswith("sampled")))
+        native.enable_kernels()
     elif args.threads:
         torch.set_num_threads(args.threads)
     # The plain side is fp32 throughout: torch by itself would let its recurrent layers take TF32

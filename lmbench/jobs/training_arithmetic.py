@@ -73,12 +73,11 @@ def choose_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple
     A resumed run continues with those that it began with, or warns that it cannot.
     """
     begun = job.resuming and job.run.checkpoint("last") is not None
-    best = native.best(sampled=_samples(config))
-    known = job.record.results.get("kernels", "torch") if begun else best
+    known = job.record.results.get("kernels", "torch") if begun else native.best()
     if config.precision == "exact":
         # Torch's own operations, when it is validated and scored, too.
         known = "torch"
-    if known not in ("amx", "avx2") or device.type != "cpu":
+    if known not in ("amx", "avx512", "avx2") or device.type != "cpu":
         native.allow("torch")
         return known if begun else "torch", None
     missing = native.enable_kernels(known)
@@ -128,20 +127,15 @@ def without_samples(config: TrainConfig, precision: Precision) -> str | None:
     if not config.gradient_samples or _draws(config, precision):
         return None
     return (
-        f"--gradient-samples {config.gradient_samples}: only the compiled kernels for AVX2 draw "
-        "words, in fp32 and with AVX-512's products of it in bf16, with no teacher or one at "
+        f"--gradient-samples {config.gradient_samples}: only the compiled kernels for AVX2 and "
+        "AVX-512 draw words, in fp32 and with products of it in bf16, with no teacher or one at "
         "temperature 1; the gradient is that of all"
     )
 
 
-def _samples(config: TrainConfig) -> bool:
-    """Is its gradient to be of sampled words, as far as the loss allows it?"""
-    softened = config.teacher is not None and config.distill_temp != 1.0
-    return config.gradient_samples > 0 and not softened
-
-
 def _draws(config: TrainConfig, precision: Precision) -> bool:
-    return _samples(config) and native.draws_words(precision)
+    softened = config.teacher is not None and config.distill_temp != 1.0
+    return config.gradient_samples > 0 and not softened and native.draws_words(precision)
 
 
 def _draws_in_fp32_alone(config: TrainConfig) -> bool:

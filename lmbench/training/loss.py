@@ -19,11 +19,12 @@ gradient of weight, bias    4 * V * (H + 1) bytes,        4 * V * (H + 1) bytes 
 ==========================  ============================  ===============================
 
 Where the processor multiplies by tiles (AMX), or in fp32 where AVX2 is the widest that it has, or
-where words are sampled on AVX-512, and a compiler is at hand, `lmbench.training.native` does all of
-this in two passes over the words, and holds 4 * R * V bytes of exponentials (in bf16 on AMX half as
-many) instead of logits, no copy of the weight and no gradient twice. Each thread has for itself
-4 * R * H bytes of the hidden rows' gradient and on AMX 512 * (2 * R + H) bytes of packed operands,
-three times as many in fp32: 3.1 MB at the sizes below, and less on AVX2.
+on AVX-512 where words are sampled or no gradient is asked for, and a compiler is at hand,
+`lmbench.training.native` does all of this in two passes over the words, and holds 4 * R * V bytes
+of exponentials (in bf16 on AMX half as many) instead of logits, no copy of the weight and no
+gradient twice. Each thread has for itself 4 * R * H bytes of the hidden rows' gradient and on AMX
+512 * (2 * R + H) bytes of packed operands, three times as many in fp32: 3.1 MB at the sizes below,
+and less on AVX2.
 
 R is N, but at most ``ROWS_TIMES_WORDS / V`` rows are held at a time: the window goes through in
 slices of that many. At N = 700, V = 33,278, H = 200 that is 93 MB for the logits in fp32 and
@@ -257,6 +258,8 @@ def _forward_native(
         return None
     rows, words = len(hidden), len(weight)
     samples = owner.samples if native.draws_words(owner.precision) else 0
+    if not samples and native.allowed() == "avx512":
+        return None
     flat = hidden.float()  # an autocast layer gives bf16
     grad_hidden = torch.empty(flat.shape)
     grad_weight = owner._buffer("weight", *weight.shape, like=weight, dtype=torch.float32)

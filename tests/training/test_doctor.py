@@ -49,6 +49,7 @@ def test_a_width_that_just_misses_the_fast_kernels_of_its_cell_is_told(
         ("avx2", None, {}, False, True),
         ("avx2", None, {"gradient_samples": 64}, False, False),
         ("avx2", None, {"precision": "exact"}, False, False),
+        ("avx512", None, {}, False, True),
         ("avx2", "no compiler", {}, False, False),
         ("amx", None, {}, False, False),
         ("avx2", None, {}, True, False),
@@ -58,7 +59,7 @@ def test_a_sampled_gradient_is_advised_where_it_saves_time(
     monkeypatch, tmp_path, best, missing, given, cuda, advised
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(native, "best", lambda *, sampled: best)
+    monkeypatch.setattr(native, "best", lambda: best)
     monkeypatch.setattr(native, "why_not", lambda kernels: missing)
     for speedup in (0.5, 2.0):
         lines = advice(tmp_path, validate(TrainConfig, given), speedup)

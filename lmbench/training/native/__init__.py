@@ -1,4 +1,4 @@
-"""Training on AMX and AVX2: an optional compiled extra, which no training needs."""
+"""Training on AMX, AVX-512 and AVX2: an optional compiled extra, which no training needs."""
 
 from lmbench.training.native.choose import allow, enable_kernels, why_not
 from lmbench.training.native.codes import code_passes

@@ -14,9 +14,11 @@ from lmbench.training.native.process import Kernels, allowed, openmp, usable
 
 __all__ = ["UNITS", "CodePasses", "code_passes", "prepared"]
 
+_AVX2 = Unit(Path(__file__).with_name("codes_avx2.cpp"))
 UNITS: dict[Kernels, Unit] = {
     "amx": Unit(Path(__file__).with_name("codes.cpp")),
-    "avx2": Unit(Path(__file__).with_name("codes_avx2.cpp")),
+    "avx512": _AVX2,
+    "avx2": _AVX2,
 }
 
 

@@ -16,9 +16,11 @@ from lmbench.training.precision import Precision
 
 __all__ = ["UNITS", "Kernel", "draws_words", "kernel", "prepared"]
 
+_AVX2 = Unit(Path(__file__).with_name("decoder_avx2.cpp"), without=(("-DLMBENCH_NO_BF16",),))
 UNITS: dict[Kernels, Unit] = {
     "amx": Unit(Path(__file__).with_name("decoder.cpp")),
-    "avx2": Unit(Path(__file__).with_name("decoder_avx2.cpp"), without=(("-DLMBENCH_NO_BF16",),)),
+    "avx512": _AVX2,
+    "avx2": _AVX2,
 }
 
 Buffers = Callable[[str, int], Tensor]
@@ -195,7 +197,7 @@ def kernel() -> Kernel | None:
 def draws_words(precision: Precision) -> bool:
     """Can its gradients be of sampled words in this precision?"""
     found = kernel()
-    return found is not None and precision in found.precisions and allowed() == "avx2"
+    return found is not None and precision in found.precisions and UNITS[allowed()] is _AVX2
 
 
 @cache

@@ -18,13 +18,18 @@ __all__ = [
     "TERMS", "Kernels", "allow", "allowed", "best", "find", "openmp", "openmp_library", "usable",
 ]  # fmt: skip
 
-Kernels = Literal["amx", "avx2", "torch"]
-"""What a training on CPU is computed by; ``torch`` is none of ours."""
+Kernels = Literal["amx", "avx512", "avx2", "torch"]
+"""What a training on CPU is computed by. ``torch`` is none of ours; ``avx512`` are those of AVX2,
+but for the gradients of all words, which torch's products, twice as wide, have sooner."""
 
 TERMS: dict[Precision, int] = {"fp32": 3, "bf16": 1}
 """Parts of an operand, of 24 bits or of 8, that are multiplied; see tiles.h."""
 
-_NEEDED = {"amx": {"amx_tile", "amx_bf16", "avx512_bf16"}, "avx2": {"avx2", "fma"}}
+_NEEDED: dict[Kernels, set[str]] = {
+    "amx": {"amx_tile", "amx_bf16", "avx512_bf16"},
+    "avx512": {"avx2", "fma", "avx512f"},
+    "avx2": {"avx2", "fma"},
+}
 
 # GNU's, LLVM's, Intel's.
 _OPENMP = ("libgomp", "libomp.", "libiomp5")
@@ -46,16 +51,12 @@ def allowed() -> Kernels:
     return _allowed or best()
 
 
-def best(*, sampled: bool = False) -> Kernels:
-    """The fastest that this processor has the instructions for.
-
-    AVX-512 without AMX is left to torch, whose products are twice as wide as ours there, unless
-    the gradient is of sampled words, which saves more.
-    """
-    if _has("amx"):
-        return "amx"
-    to_torch = "avx512f" in _flags() and not sampled
-    return "avx2" if _has("avx2") and not to_torch else "torch"
+def best() -> Kernels:
+    """The fastest that this processor has the instructions for."""
+    for kernels in _NEEDED:
+        if _has(kernels):
+            return kernels
+    return "torch"
 
 
 def find(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None], kernels: Kernels = "amx") -> T:

@@ -71,8 +71,10 @@ def test_where_one_cannot_be_had_none_is(monkeypatch: pytest.MonkeyPatch, broken
     assert native.enable_kernels() is None
 
 
-def test_on_avx2_the_lstm_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_flags", lambda: AVX2)
+@pytest.mark.parametrize("others", [set(), {"avx512f", "avx512_bf16"}], ids=["avx2", "avx512"])
+def test_without_amx_the_lstm_is_torchs(monkeypatch: pytest.MonkeyPatch, others: set[str]) -> None:
+    monkeypatch.setattr(process, "_flags", lambda: AVX2 | others)
+    assert native.best() == ("avx512" if others else "avx2")
     assert native.enable_kernels() is None
     assert in_use() == (True, False, True)
     for unit in (decoder.UNITS["avx2"], codes.UNITS["avx2"]):
@@ -109,7 +111,14 @@ def job(*, begun: bool, kernels: str | None = None) -> Any:
 @pytest.mark.parametrize("there", [True, False], ids=["compiler", "no compiler"])
 @pytest.mark.parametrize(
     "begun, known",
-    [(False, None), (True, None), (True, "torch"), (True, "avx2"), (True, "amx")],
+    [
+        (False, None),
+        (True, None),
+        (True, "torch"),
+        (True, "avx2"),
+        (True, "avx512"),
+        (True, "amx"),
+    ],
 )
 def test_a_run_goes_on_with_the_kernels_that_it_began_with(
     monkeypatch: pytest.MonkeyPatch,
@@ -173,24 +182,6 @@ def test_a_processor_with_neither_is_no_news(
     _, warning = choose_kernels(job(begun=True, kernels="amx"), CONFIG, torch.device("cpu"))
     assert warning is not None
     assert "the processor has no AMX" in warning
-
-
-@pytest.mark.parametrize(
-    "settings, kernels",
-    [
-        ({}, "torch"),
-        ({"gradient_samples": 9}, "avx2"),
-        ({"gradient_samples": 9, "precision": "bf16"}, "avx2"),
-        ({"gradient_samples": 9, "teacher": "a/1", "distill_temp": 2.0}, "torch"),
-    ],
-)
-def test_avx512_without_amx_is_torchs_unless_words_are_drawn(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], kernels: str
-) -> None:
-    monkeypatch.setattr(process, "_flags", lambda: {"avx2", "fma", "avx512f", "avx512_bf16"})
-    config = validate(TrainConfig, settings)
-    assert choose_kernels(job(begun=False), config, torch.device("cpu")) == (kernels, None)
-    assert native.allowed() == kernels
 
 
 @pytest.mark.parametrize("begun", [False, True])

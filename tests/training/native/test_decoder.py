@@ -163,7 +163,7 @@ def sampled(
 @pytest.fixture
 def avx2(kernel: decoder.Kernel) -> None:
     if process.allowed() != "avx2":
-        pytest.skip("words are drawn on AVX2 alone")
+        pytest.skip("words are drawn by the kernels of AVX2 alone")
 
 
 @pytest.mark.usefixtures("avx2")
@@ -211,6 +211,19 @@ def test_samples_are_drawn_from_torchs_generator_and_only_where_they_are_wanted(
     for a, b, c in zip(once, other, again, strict=True):
         assert torch.equal(a, c)
         assert not torch.equal(a, b)
+
+
+@pytest.mark.usefixtures("avx2")
+def test_on_avx512_the_gradients_of_all_words_are_left_to_torch(monkeypatch, counted, precision):
+    monkeypatch.setattr(process, "_has", lambda kernels: kernels != "amx")
+    monkeypatch.setattr(process, "_allowed", "avx512")
+    given = operands()
+    for samples, runs in ((0, 0), (9, 1)):
+        before = counted()
+        DecoderLoss(precision, samples=samples)(*given).backward()
+        assert counted() - before == runs
+    sum_nll(*given, precision=precision)
+    assert counted() == 2
 
 
 def test_a_teacher_whose_logits_are_far_above_the_targets_is_left_to_torch(counted, precision):
@@ -405,7 +418,7 @@ def test_a_processor_that_gains_nothing_asks_no_compiler(monkeypatch):
         raise AssertionError("it was compiled")
 
     monkeypatch.setattr(Unit, "library", lambda self: compile_it())
-    for flags in (set[str](), {"avx2"}, {"avx2", "fma", "avx512f"}):
+    for flags in (set[str](), {"avx2"}, {"avx512f"}):
         monkeypatch.setattr(process, "_flags", lambda flags=flags: flags)
         assert native.best() == "torch"
         assert native.kernel() is None
