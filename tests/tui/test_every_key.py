@@ -60,7 +60,6 @@ REACHED: dict[str, tuple[str, ...]] = {
     "ChoiceDialog": ("S", "ctrl+o"),
     "_Dialog": ("r",),
     "ChainsScreen": ("N",),
-    "ChainsPanel": ("N",),
     "CompareScreen": ("c",),
     "TablePanel": ("c",),
     "LabScreen": TRIED,

@@ -38,10 +38,9 @@ opened = partial(driving.opened, run="001-train")
 TOLD = "the answer to a key"
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids="{0[0]}x{0[1]}".format)
 @pytest.mark.parametrize("name", SCREENS)
-async def test_what_was_said_stands_on_every_screen(lab, name, size):
-    async with opened(lab, *SCREENS[name], size=size) as pilot:
+async def test_what_was_said_stands_on_every_screen(lab, name):
+    async with opened(lab, *SCREENS[name]) as pilot:
         assert TOLD not in words(pilot)
         bench_of(pilot).show_message(TOLD)
         await press(pilot)

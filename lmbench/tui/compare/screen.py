@@ -72,9 +72,11 @@ class CompareScreen(BenchScreen[None]):
             "v", "evaluate", "evaluate", id="compare.evaluate",
             tooltip="Evaluate with a cache or steps: the marked runs, or this one",
         ),
-        Binding("tab", "go", "next panel", id="compare.next", show=False, tooltip="The next panel"),
         Binding(
-            "shift+tab", "go", "previous panel", id="compare.previous", show=False,
+            "tab", "go(1)", "next panel", id="compare.next", show=False, tooltip="The next panel"
+        ),
+        Binding(
+            "shift+tab", "go(-1)", "previous panel", id="compare.previous", show=False,
             tooltip="The panel before",
         ),
         Binding("x", "split", "test/valid", id="compare.split", tooltip="Test or valid perplexity"),
@@ -204,10 +206,6 @@ class CompareScreen(BenchScreen[None]):
             return "mark two runs or more first: space, in the list of runs"
         none = "" if self.compared.runs.rows else self._reading or "no run has a model yet"
         return none or (RECORDING if self.bench.demo else "")
-
-    def action_go(self) -> None:
-        table = self.query_one(TablePanel)
-        self.focus_panel(self.query_one(ScatterPanel) if table.has_focus_within else table)
 
     def action_all(self) -> None:
         self._all = not self._all

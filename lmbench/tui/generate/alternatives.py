@@ -38,8 +38,7 @@ class AlternativesList(LinesView):
 
     PART: ClassVar[str] = "list of alternatives"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "alternatives--cursor",
-        "alternatives--cursor-blurred",
+        "alternatives--own",
         "alternatives--head",
         "alternatives--before",
         "alternatives--after",
@@ -47,12 +46,7 @@ class AlternativesList(LinesView):
     DEFAULT_CSS = """
     AlternativesList {
         scrollbar-gutter: stable;
-        .alternatives--cursor {
-            background: $block-cursor-background;
-            color: $block-cursor-foreground;
-            text-style: bold;
-        }
-        .alternatives--cursor-blurred { text-style: bold; }
+        .alternatives--own { text-style: bold; }
         .alternatives--head { color: $text-muted; }
         .alternatives--before { color: $secondary; }
         .alternatives--after { color: $accent; }
@@ -160,9 +154,9 @@ class AlternativesList(LinesView):
         own = item.id == self.word.word
         style = base
         if row == self.cursor and self.has_focus:
-            style = self.get_component_rich_style("alternatives--cursor")
+            style = self.get_component_rich_style("lines--cursor")
         elif own:
-            style = self.get_component_rich_style("alternatives--cursor-blurred")
+            style = self.get_component_rich_style("alternatives--own")
         # Bars are as long as the likeliest of their own kind is likely.
         most_before = max(r.before for r in self.rows) or 1.0
         most_after = max(r.after for r in self.rows) or 1.0

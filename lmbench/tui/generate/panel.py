@@ -200,9 +200,6 @@ are kept in the session's `samples.jsonl`.
     def writing(self) -> bool:
         return self._texts.writing
 
-    def take_focus(self) -> None:
-        self.query_one(Input).focus()
-
     def refresh_view(self) -> None:
         targets = self.targets
         names = [f"{mark_of(v.id).marker} {v.title}" for v in targets]

@@ -56,8 +56,6 @@ class Grid(LinesView):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "grid--head",
-        "grid--cursor",
-        "grid--cursor-blurred",
         "grid--total",
         "grid--bar",
         "grid--bar-rest",
@@ -65,15 +63,6 @@ class Grid(LinesView):
     DEFAULT_CSS = """
     Grid {
         .grid--head { color: $text-muted; }
-        .grid--cursor {
-            background: $block-cursor-background;
-            color: $block-cursor-foreground;
-            text-style: $block-cursor-text-style;
-        }
-        .grid--cursor-blurred {
-            background: $block-cursor-blurred-background;
-            color: $block-cursor-blurred-foreground;
-        }
         .grid--total { text-style: bold; }
         .grid--bar { color: $primary; }
         .grid--bar-rest { color: $faint; }
@@ -201,7 +190,7 @@ class Grid(LinesView):
             return Strip.blank(width, base)
         key, cells = self.rows[row]
         if key == self.cursor_key:
-            name = "grid--cursor" if self.has_focus else "grid--cursor-blurred"
+            name = "lines--cursor" if self.has_focus else "lines--cursor-blurred"
             base = self.get_component_rich_style(name)
         return self._line(cells, columns, base).adjust_cell_length(width, base)
 

@@ -31,8 +31,20 @@ class LinesView(  # pyright: ignore[reportIncompatibleMethodOverride]
         Binding("home", "move(-1000000)", "first", show=False),
         Binding("end,G", "move(1000000)", "last", show=False),
     ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--cursor", "lines--cursor-blurred"}
     DEFAULT_CSS = """
-    LinesView { height: 1fr; overflow-x: hidden; background: transparent; }
+    LinesView {
+        height: 1fr; overflow-x: hidden; background: transparent;
+        .lines--cursor {
+            background: $block-cursor-background;
+            color: $block-cursor-foreground;
+            text-style: $block-cursor-text-style;
+        }
+        .lines--cursor-blurred {
+            background: $block-cursor-blurred-background;
+            color: $block-cursor-blurred-foreground;
+        }
+    }
     """
 
     def refresh(self, *regions: Region, **how: bool) -> Self:

@@ -17,6 +17,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from lmbench.tui.bench.key_bindings import bindings_in_force, is_typed
+from lmbench.tui.kit.background_task import BackgroundTask
 from lmbench.tui.kit.compositor import FrugalCompositor
 from lmbench.tui.kit.panel import Guarded, Panel
 from lmbench.tui.kit.status_lines import KeyBar, StatusLine
@@ -50,6 +51,8 @@ class BenchScreen(Screen[T], Guarded):
 
     _result: tuple[T | None] | None = None
     _styled = False
+    _background: BackgroundTask | None = None
+    """Work that is called off when the screen is left."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -121,6 +124,14 @@ class BenchScreen(Screen[T], Guarded):
             self.minimize()
         panel.take_focus()
 
+    def action_go(self, step: int) -> None:
+        """To the next panel, or to the one before."""
+        if self.maximized is not None:
+            self.minimize()
+        panels = [panel for panel in self.query(Panel) if panel.is_in_view]
+        here = next((i for i, panel in enumerate(panels) if panel.has_focus_within), -1)
+        panels[(here + step) % len(panels)].take_focus()
+
     def action_maximise(self) -> None:
         """The focused panel alone, or all of them again."""
         panel = next((panel for panel in self.query(Panel) if panel.has_focus_within), None)
@@ -157,7 +168,7 @@ class BenchScreen(Screen[T], Guarded):
         """Which key goes to a panel, or from each to the next."""
         if key := self._key_of(self, f"panel('{panel.id}')"):
             return f": {key} goes there"
-        key = self._key_of(self, "go(1)", "go", "app.focus_next")
+        key = self._key_of(self, "go(1)", "app.focus_next")
         return f": {key} goes from panel to panel" if key else ""
 
     def _key_of(self, node: DOMNode, *actions: str) -> str:
@@ -181,6 +192,10 @@ class BenchScreen(Screen[T], Guarded):
     def _finish(self) -> None:
         if self._result is not None and self.app.screen is self:
             self.dismiss(*self._result)
+
+    async def on_unmount(self) -> None:
+        if self._background is not None:
+            self._background.cancel()
 
     def on_screen_suspend(self) -> None:
         self._redraw_keys()

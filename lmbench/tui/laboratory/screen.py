@@ -38,7 +38,6 @@ __all__ = ["LabScreen"]
 # A level is evaluated when the slider has been at rest for so long.
 _REST_S = 0.25
 _STARTING = "while starting a run"
-_ORDER = ("modules", "candidates", "prune")
 
 
 class Received(TextualMessage):
@@ -241,10 +240,6 @@ the next panel.
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why `check_action` refuses an action."""
         return self.state.not_ready
-
-    def action_go(self, step: int) -> None:
-        here = next((i for i, n in enumerate(_ORDER) if self.panel(n).has_focus_within), 0)
-        self.focus_panel(self.panel(_ORDER[(here + step) % len(_ORDER)]))
 
     def action_published(self) -> None:
         self.state.evaluate_published()

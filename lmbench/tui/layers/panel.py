@@ -79,10 +79,6 @@ run none): the distribution of its weights, its gates, its sparsity over time.
             self._order = SortOrder(str(kept.get("sort", "")), kept.get("reversed") is True)
             self._prefers = "sparsity" if kept.get("table") == "sparsity" else "quantization"
 
-    def take_focus(self) -> None:
-        grid = self.query_one(Grid)
-        self.screen.set_focus(grid) if grid.display else self.focus()
-
     # -- what is shown -------------------------------------------------------------------------
 
     @property

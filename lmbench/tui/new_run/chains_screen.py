@@ -51,19 +51,6 @@ class ChainsPanel(Panel):
     """The chains, one for each published training."""
 
     TITLE = "Published commands, queued as a chain"
-    HELP = """
-Each chain trains a model by a published command, prunes it to four levels under the published
-schedules, and quantizes the dense model and each pruned one. **Ctrl+S** queues all of its runs;
-they run one after the other, also while the workbench is closed. **n** opens the form for the
-training alone. The corpus is WikiText-2, on which the published figures were measured, and of the
-first chain pydoc; **d** chooses another. The time is estimated from earlier trainings on this
-machine.
-"""
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "queue", "queue all", id="chains.queue", tooltip="Queue the whole chain"),
-        Binding("n", "form", "form", id="chains.form", tooltip="The training alone, in the form"),
-        Binding("d", "corpus", "corpus", id="chains.corpus", tooltip="Train on another corpus"),
-    ]
     DEFAULT_CSS = "ChainsPanel { height: 12; }"
 
     def compose(self) -> ComposeResult:
@@ -85,22 +72,6 @@ machine.
             for chain in CHAINS
         )
         self.query_one(Grid).show(_CHAINS, rows)
-
-    def action_queue(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, ChainsScreen)
-        screen.queue()
-
-    def action_form(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, ChainsScreen)
-        settings = {**screen.chain.training.settings, **screen.changes}
-        self.bench.open("new_run", kind="train", settings=settings)
-
-    def action_corpus(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, ChainsScreen)
-        screen.choose_corpus()
 
 
 class StepsPanel(Panel):
@@ -139,19 +110,27 @@ class StepsPanel(Panel):
 class ChainsScreen(BenchScreen[None]):
     """Opened by `N`."""
 
-    HELP = ChainsPanel.HELP
+    HELP = """
+Each chain trains a model by a published command, prunes it to four levels under the published
+schedules, and quantizes the dense model and each pruned one. **Ctrl+S** queues all of its runs;
+they run one after the other, also while the workbench is closed. **n** opens the form for the
+training alone. The corpus is WikiText-2, on which the published figures were measured, and of the
+first chain pydoc; **d** chooses another. The time is estimated from earlier trainings on this
+machine.
+"""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "go", "next panel", id="chains.next", show=False, tooltip="The next panel"),
+        Binding("ctrl+s", "queue", "queue all", id="chains.queue", tooltip="Queue the whole chain"),
+        Binding("n", "form", "form", id="chains.form", tooltip="The training alone, in the form"),
+        Binding("d", "corpus", "corpus", id="chains.corpus", tooltip="Train on another corpus"),
         Binding(
-            "shift+tab",
-            "go",
-            "previous panel",
-            id="chains.previous",
-            show=False,
+            "tab", "go(1)", "next panel", id="chains.next", show=False, tooltip="The next panel"
+        ),
+        Binding(
+            "shift+tab", "go(-1)", "previous panel", id="chains.previous", show=False,
             tooltip="The panel before",
         ),
-        Binding("escape", "back", "back", id="chains.back", tooltip="Back to the runs"),
-    ]
+        Binding("escape", "dismiss", "back", id="chains.back", tooltip="Back to the runs"),
+    ]  # fmt: skip
     DEFAULT_CSS = "ChainsScreen #chains { height: 1fr; layout: vertical; }"
 
     def __init__(self, first: str = "") -> None:
@@ -160,8 +139,6 @@ class ChainsScreen(BenchScreen[None]):
         self._first = first or CHAINS[0].name
         self._measured: list[Measured] | None = []
         self._corpora: dict[str | None, CorpusSize | str] = {}
-        # The queueing that is under way.
-        self._background: BackgroundTask | None = None
         self._data: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -252,19 +229,14 @@ class ChainsScreen(BenchScreen[None]):
 
     # -- keys ----------------------------------------------------------------------------------
 
-    def action_back(self) -> None:
-        if self._background is not None:
-            self._background.cancel()
-        self.dismiss(None)
-
-    def action_go(self) -> None:
-        chains = self.query_one(ChainsPanel)
-        self.focus_panel(self.query_one(StepsPanel) if chains.has_focus_within else chains)
-
     def on_grid_moved(self) -> None:
         self.query_one(StepsPanel).refresh_view()
 
-    def choose_corpus(self) -> None:
+    def action_form(self) -> None:
+        settings = {**self.chain.training.settings, **self.changes}
+        self.bench.open("new_run", kind="train", settings=settings)
+
+    def action_corpus(self) -> None:
         """Take another corpus for all chains: one known by name, or one that a run has used."""
         offered = dict(choices.corpora(self.bench.home.path))
         for view in self.bench.snapshot.runs:
@@ -283,7 +255,7 @@ class ChainsScreen(BenchScreen[None]):
         here = self._data or _AS_PUBLISHED
         self.app.push_screen(ChoiceDialog("Train the chains on", listed, here), chosen)
 
-    def queue(self) -> None:
+    def action_queue(self) -> None:
         """Make and queue every run of the chain."""
         if self._background is None:
             task = self._background = BackgroundTask(self.bench)
@@ -308,10 +280,6 @@ class ChainsScreen(BenchScreen[None]):
         )
         self.finish()
         await self.bench.refresh_snapshot()
-
-    def on_unmount(self) -> None:
-        if self._background is not None:
-            self._background.cancel()
 
     def _opened(self, session: Session) -> None:
         if self.bench.session != session:

@@ -120,8 +120,6 @@ same.
         self.given: dict[str, Any] = {}
         self._visited = "@kind"
         self._settling: Timer | None = None
-        # The start that is under way.
-        self._background: BackgroundTask | None = None
         # A form that was left half filled in; nothing is kept before it is there again.
         self._draft: FormDraft | None = None
         self._keeping = False
@@ -392,8 +390,6 @@ same.
         return True
 
     def action_leave(self) -> None:
-        if self._background is not None:
-            self._background.cancel()
         self._leave()
 
     def action_copy(self) -> None:
@@ -481,7 +477,3 @@ same.
         if not self.gone:
             self._leave(run.path.name)
         await self.bench.refresh_snapshot()
-
-    def on_unmount(self) -> None:
-        if self._background is not None:
-            self._background.cancel()

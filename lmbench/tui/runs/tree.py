@@ -103,8 +103,6 @@ class RunTree(LinesView):
     """The list itself: one line a run, drawn to the width there is."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "runs--cursor",
-        "runs--cursor-blurred",
         "runs--faint",
         "runs--good",
         "runs--bad",
@@ -112,15 +110,6 @@ class RunTree(LinesView):
     }
     DEFAULT_CSS = """
     RunTree {
-        .runs--cursor {
-            background: $block-cursor-background;
-            color: $block-cursor-foreground;
-            text-style: $block-cursor-text-style;
-        }
-        .runs--cursor-blurred {
-            background: $block-cursor-blurred-background;
-            color: $block-cursor-blurred-foreground;
-        }
         .runs--faint { color: $text-muted; }
         .runs--good { color: $success; }
         .runs--bad { color: $error; }
@@ -254,7 +243,7 @@ class RunTree(LinesView):
             return Strip.blank(width, base)
         view = self.shown[line]
         if view.key == self.bench.selected:
-            name = "runs--cursor" if self.has_focus else "runs--cursor-blurred"
+            name = "lines--cursor" if self.has_focus else "lines--cursor-blurred"
             base = self.get_component_rich_style(name)
         right = self._right(view, base)
         room = width - sum(segment.cell_length for segment in right)

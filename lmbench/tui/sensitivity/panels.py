@@ -136,9 +136,6 @@ measures again.
         yield Static("", id="words", markup=False)
         yield Grid()
 
-    def take_focus(self) -> None:
-        self.query_one(Grid).focus()
-
     def refresh_view(self) -> None:
         screen = self.sensitivity
         # Where this panel is maximised, the other is not refreshed.

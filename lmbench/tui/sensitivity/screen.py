@@ -78,8 +78,6 @@ class SensitivityScreen(BenchScreen[None]):
         self.suggestion: Suggestion | None = None
         self._problem = ""
         self._shown: Any = None
-        # The start that is under way.
-        self._background: BackgroundTask | None = None
 
     def compose(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
@@ -264,10 +262,6 @@ class SensitivityScreen(BenchScreen[None]):
         if not self.gone:
             self.dismiss(None)
         await self.bench.refresh_snapshot()
-
-    async def on_unmount(self) -> None:
-        if self._background is not None:
-            self._background.cancel()
 
     async def action_form(self) -> None:
         subject, suggestion = self.subject, self.suggestion

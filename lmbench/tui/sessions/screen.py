@@ -11,13 +11,11 @@ from tempfile import TemporaryFile
 from typing import Any, ClassVar
 from zipfile import is_zipfile
 
-from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.events import Resize
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs.queue import waiting_for
@@ -28,18 +26,21 @@ from lmbench.session.manage import copy_session, rename_session, set_aside_sessi
 from lmbench.session.store import Home, Run, Session, check_session_name
 from lmbench.tui.bench.deletions import what_becomes_of_queued
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, ask_to_replace
+from lmbench.tui.kit.grid import Cell, Column, Grid
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
 from lmbench.tui.sessions.listing import SessionRow, day_of, read_sessions, session_row
 
 __all__ = ["SessionsScreen"]
 
-_COLUMNS = ("session", "runs", "state", "size", "made", "changed")
-# All six columns fit into 80.
-_STATE_WIDTH = 26
-_LEAST_NAME = 8
-# Columns of frame and padding on both sides; lines of all that is not a session.
-_BESIDE, _AROUND = 4, 6
+_COLUMNS = (
+    Column("session", 8, left=True, grow=1),
+    Column("runs", 4),
+    Column("state", 26, left=True),
+    Column("size", 8),
+    Column("made", 8, left=True),
+    Column("changed", 8, left=True),
+)
 _OF_ONE = ("open", "duplicate", "rename", "delete", "pack")
 
 
@@ -73,18 +74,10 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
             "o", "unpack", "open file", id="sessions.unpack", tooltip="Open a packed session file"
         ),
         Binding("escape", "dismiss", "back", id="sessions.back", tooltip="Back"),
-        Binding("j", "move('down')", show=False),
-        Binding("k", "move('up')", show=False),
     ]
     DEFAULT_CSS = """
     SessionsScreen #list { height: 1fr; border: heavy $accent; border-title-color: $accent;
         border-title-style: bold; border-subtitle-color: $text-muted; padding: 0 1; }
-    SessionsScreen DataTable { height: 1fr; background: $background;
-        scrollbar-size-horizontal: 0; }
-    SessionsScreen DataTable:focus { background-tint: $foreground 0%; }
-    SessionsScreen DataTable > .datatable--header,
-    SessionsScreen DataTable:ansi > .datatable--header {
-        background: $background; color: $text-muted; text-style: none; }
     SessionsScreen #empty { height: auto; padding: 1; color: $text-muted; }
     SessionsScreen #where { height: 1; padding: 0 1; color: $text-muted; }
     """
@@ -98,28 +91,25 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         with Vertical(id="list") as box:
             box.border_title = "Sessions"
             box.border_subtitle = "enter open   p pack   o open file   esc back"
-            yield DataTable(cursor_type="row", zebra_stripes=False)
+            yield Grid()
             yield Static("There is no session yet: n begins one, o opens a file.", id="empty")
         yield Static(id="where", markup=False)
         yield KeyBar()
 
     async def on_mount(self) -> None:
-        table = self.table
-        for name in _COLUMNS:
-            table.add_column(name, key=name)
         self.query_one("#empty").display = False
-        table.focus()
+        self.grid.focus()
         await self._reload(self.bench.session.name if self.bench.session else "")
 
     @property
-    def table(self) -> DataTable[Text]:
-        return self.query_one(DataTable)
+    def grid(self) -> Grid:
+        return self.query_one(Grid)
 
     @property
     def row(self) -> SessionRow | None:
         """The session under the cursor."""
-        here = self.table.cursor_row
-        return self._rows[here] if 0 <= here < len(self._rows) else None
+        here = self.grid.cursor
+        return self._rows[here] if here >= 0 else None
 
     async def _reload(self, name: str) -> None:
         """Read the folders again, with the cursor on the session of this name."""
@@ -129,58 +119,30 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         if self.gone:
             return
         self._rows = rows or []
-        self._fill()
-        table = self.table
-        names = [row.session.name for row in self._rows]
-        if name in names:
-            table.move_cursor(row=names.index(name))
+        grid, shown = self.grid, tuple((row.session.name, self._cells(row)) for row in self._rows)
+        grid.cursor_key = name
+        grid.show(_COLUMNS, shown)
         self.query_one("#empty").display = not self._rows
-        table.display = bool(self._rows)
+        grid.display = bool(self._rows)
         self._show_path()
         self.refresh_bindings()
 
-    def on_resize(self, event: Resize) -> None:
-        here = self.table.cursor_row
-        self._fill()
-        self.table.move_cursor(row=here)
-
-    def _fill(self) -> None:
-        """Show the rows; long names are cut, so that every column has its place."""
-        table, rows = self.table, [self._cells(row) for row in self._rows]
-        heads = zip(_COLUMNS[1:], *(cells[1:] for cells in rows), strict=True)
-        others = sum(max(cell_len(str(cell)) for cell in column) for column in heads)
-        room = self.size.width - _BESIDE - others - 2 * table.cell_padding * len(_COLUMNS)
-        if len(rows) > self.size.height - _AROUND:
-            room -= table.scrollbar_size_vertical
-        table.clear()
-        for cells in rows:
-            cells[0].truncate(max(room, _LEAST_NAME), overflow="ellipsis")
-            table.add_row(*cells)
-
-    def _cells(self, row: SessionRow) -> list[Text]:
+    def _cells(self, row: SessionRow) -> tuple[Cell, ...]:
         here = self.bench.session is not None and row.session.name == self.bench.session.name
-        now = self.bench.clock()
-        return [
-            Text(row.session.name, "bold" if here else ""),
-            Text(str(row.runs), justify="right"),
-            self._state(row, "open" if here else ""),
-            Text(numbers.size(row.bytes), justify="right"),
-            Text(day_of(row.made, now)),
-            Text(day_of(row.changed, now)),
-        ]
+        state = ", ".join(filter(None, ("open" if here else "", row.state)))
+        return (
+            Cell(row.session.name),
+            Cell(str(row.runs)),
+            Cell(row.problem or state, "error" if row.problem else "success"),
+            Cell(numbers.size(row.bytes)),
+            *(Cell(day_of(t, self.bench.clock())) for t in (row.made, row.changed)),
+        )
 
-    def _state(self, row: SessionRow, opened: str) -> Text:
-        colour = self.bench.colour_style("error" if row.problem else "success")
-        state = ", ".join(filter(None, (opened, row.state)))
-        text = Text(printable(row.problem or state), colour)
-        text.truncate(_STATE_WIDTH, overflow="ellipsis")
-        return text
-
-    def on_data_table_row_highlighted(self) -> None:
+    def on_grid_moved(self) -> None:
         self._show_path()
         self.refresh_bindings()
 
-    def on_data_table_row_selected(self) -> None:
+    def on_grid_opened(self) -> None:
         self.action_open()
 
     def _show_path(self) -> None:
@@ -198,14 +160,11 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
             return False
         if action == "undo" and not self.bench.deletions.newest:
             return False
-        return not (self.bench.demo and action not in ("dismiss", "move"))
+        return not (self.bench.demo and action != "dismiss")
 
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why `check_action` refuses an action, where its words do not say so."""
         return "there is nothing to bring back" if action == "undo" else ""
-
-    def action_move(self, where: str) -> None:
-        (self.table.action_cursor_down if where == "down" else self.table.action_cursor_up)()
 
     def action_open(self) -> None:
         row = self.row

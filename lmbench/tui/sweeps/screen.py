@@ -233,11 +233,6 @@ class SweepScreen(BenchScreen[None]):
                 return f"PED-ANOVA needs {FEWEST} settings with a perplexity; {known:,} have one"
         return ""
 
-    def action_go(self, step: int) -> None:
-        panels = [panel for panel in self.query(Panel) if panel.is_in_view]
-        here = next((i for i, panel in enumerate(panels) if panel.has_focus_within), -1)
-        panels[(here + step) % len(panels)].take_focus()
-
     def action_chart(self, step: int) -> None:
         self._show_chart(CHARTS[(CHARTS.index(self._chart) + step) % len(CHARTS)])
 

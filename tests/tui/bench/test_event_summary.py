@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 
 import numpy as np
@@ -156,12 +155,6 @@ def test_a_long_log_is_shown_as_far_as_it_was_read(full, ended, monkeypatch):
     assert 0 < shares[0] < shares[-1] == 1
     assert watcher.poll() is None
     assert (ended.path / NAME).exists()
-
-
-def test_the_summary_holds_no_pickle(full, ended):
-    read_all(full.session)
-    with np.load(ended.path / NAME, allow_pickle=False) as arrays:
-        assert json.loads(bytes(arrays["head"]))["version"] == event_summary._VERSION
 
 
 def test_a_summary_with_any_byte_damaged_is_no_more_than_ignored(world):

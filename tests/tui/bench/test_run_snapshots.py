@@ -40,50 +40,6 @@ def test_the_end_of_an_evaluation_says_what_it_was_asked_for(results, said):
     assert describe_event(end) == said
 
 
-def test_a_tail_hands_each_event_on_once(reader):
-    writer = EventWriter(reader.path)
-    writer.write(step(1))
-    assert [e.step for e in reader.read()] == [1]
-    assert not reader.changed()
-    writer.write(step(2))
-    writer.write(step(3))
-    assert reader.changed()
-    assert [e.step for e in reader.read()] == [2, 3]
-    assert list(reader.read()) == []
-
-
-def test_a_line_that_is_still_being_written_is_left_for_later(reader):
-    whole = json.dumps({"v": 1, "kind": "warning", "t": 1.0, "message": "careful"})
-    reader.path.write_text(whole[:20])
-    assert list(reader.read()) == []
-    reader.path.write_text(whole + "\n")
-    assert [e.message for e in reader.read()] == ["careful"]
-    assert reader.unread == 0
-
-
-def test_damaged_lines_are_counted_and_passed_over(reader):
-    writer = EventWriter(reader.path)
-    writer.write(step(1))
-    with reader.path.open("ab") as file:
-        file.write(b"\x00\xff garbage\n{}\n")
-    writer.write(step(2))
-    assert [e.step for e in reader.read()] == [1, 2]
-    assert reader.unread == 2
-
-
-def test_a_resume_takes_back_what_came_after_its_checkpoint(reader):
-    writer = EventWriter(reader.path)
-    writer.write(step(1))
-    offset = writer.offset
-    writer.write(step(2))
-    writer.write(step(3))
-    assert len(list(reader.read())) == 3
-    writer.write(ev.RunResumed(offset=offset, step=1, epoch=1))
-    writer.write(step(2))
-    assert [getattr(e, "step", None) for e in reader.read()] == [1, 1, 2]
-    assert reader.generation == 1
-
-
 def test_a_resume_that_was_there_from_the_start_is_no_new_generation(reader):
     writer = EventWriter(reader.path)
     writer.write(step(1))
@@ -104,13 +60,6 @@ def test_a_replaced_or_shortened_log_is_read_anew(reader):
     EventWriter(reader.path).write(step(9))
     assert [e.step for e in reader.read()] == [9]
     assert reader.generation == 1
-
-
-def test_a_log_of_many_slices_is_read_whole(reader):
-    writer = EventWriter(reader.path)
-    for number in range(2000):
-        writer.write(step(number))
-    assert [e.step for e in reader.read()] == list(range(2000))
 
 
 def test_a_long_log_is_read_in_slices(reader):

@@ -101,6 +101,7 @@ async def test_ctrl_s_starts_what_the_form_says_and_only_differences_are_stored(
         await press(pilot, *"3")
         await start(pilot)
         assert isinstance(pilot.app.screen, MainScreen)
+        assert bench_of(pilot).selected == started[0].path.name == "001-train"
     (run,) = started
     record = run.read()
     changed = {"emsize": 64, "nhid": 64, "tied": True, "epochs": 3}
@@ -110,12 +111,6 @@ async def test_ctrl_s_starts_what_the_form_says_and_only_differences_are_stored(
     assert record.command == (
         "lmbench train --emsize 64 --nhid 64 --tied --epochs 3 --session demo"
     )
-
-
-async def test_the_started_run_is_selected(world, started):
-    async with opened(world) as pilot:
-        await start(pilot)
-        assert bench_of(pilot).selected == started[0].path.name == "001-train"
 
 
 async def test_a_value_out_of_bounds_is_marked_as_one_types_and_nothing_starts(world, started):

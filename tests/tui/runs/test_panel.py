@@ -224,13 +224,6 @@ async def test_a_new_run_is_selected_once_it_is_read_and_until_then_another_one_
         assert bench.selected != run.path.name
 
 
-async def test_a_run_whose_folder_is_gone_is_reported_at_once(full):
-    async with opened(full, run="003-quantize") as pilot:
-        shutil.rmtree(full.session.run(3).path)
-        await settled(pilot)
-        assert bench_of(pilot).last_message.startswith("3 int8 is gone")
-
-
 async def test_an_evaluation_with_cache_has_that_figure_below_the_list(full):
     results = {"test_ppl": 118.3, "test_cache_ppl": 97.0}
     full.new("evaluate", "1 cache", full.session.run(1), status="finished", results=results)
