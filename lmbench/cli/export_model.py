@@ -19,7 +19,7 @@ from lmbench.deploy.export.write import (
     export_safetensors,
     export_sherpa,
 )
-from lmbench.deploy.load_model import LoadedModel, load_run
+from lmbench.deploy.load_model import LoadedModel, PackedModel, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.errors import LmbenchError
 from lmbench.jobs.scoring_text import corpus_of
@@ -50,7 +50,7 @@ def export_model(
     Raises:
         LmbenchError: see `lmbench.deploy.export.write`.
     """
-    document: dict[str, Any] = {"run": loaded.title, "format": format, "file": str(path)}
+    document: dict[str, Any] = {"run": loaded.title, "format": format}
     loaded, activations = _in_floats(loaded)
     document |= activations
     if format == "safetensors":
@@ -65,7 +65,7 @@ def export_model(
         tokens, source = _real_tokens(loaded, run)
         check = export_onnx(loaded, path, tokens, bits)
         document |= {"bits": bits, "checked_on": source, **asdict(check)}
-    return {**document, "bytes": path.stat().st_size}
+    return {**document, "file": str(path), "bytes": path.stat().st_size}
 
 
 def export_to_hub(run: Run, folder: Path) -> dict[str, Any]:
@@ -85,11 +85,11 @@ def export_to_hub(run: Run, folder: Path) -> dict[str, Any]:
 def _in_floats(loaded: LoadedModel) -> tuple[LoadedModel, dict[str, Any]]:
     """A model as one of plain floats, and what is to be said of it where it was quantized: its
     weights keep the values of their integers, activations are no part of a float model."""
+    note = {"activations": "floats: quantizing them is not part of an exported model"}
     if loaded.plain:
-        return loaded, {}
+        return loaded, note if isinstance(loaded, PackedModel) and loaded.integers else {}
     plain = dequantized(loaded.model, loaded.shape).model
     shape = {**loaded.shape, "tied": plain.tied}
-    note = {"activations": "floats: quantizing them is not part of an exported model"}
     return dataclasses.replace(loaded, model=plain, shape=shape), note
 
 
@@ -112,7 +112,8 @@ def _real_tokens(loaded: LoadedModel, run: Run | None) -> tuple[np.ndarray, str]
 
 def print_exported(document: dict[str, Any]) -> None:
     """The same in a line."""
-    line = f"{', '.join(document.get('files', [document['file']]))}: {document['bytes']:,} bytes"
+    files = document.get("files") or [document["file"]]
+    line = f"{', '.join(files)}: {document['bytes']:,} bytes"
     if document["format"] == "onnx":
         line += (
             f"; ONNX Runtime agrees with torch to {document['max_difference']:.2g} nats over "

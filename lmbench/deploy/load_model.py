@@ -137,6 +137,12 @@ class PackedModel(LoadedModel):
         return True
 
     @property
+    def integers(self) -> bool:
+        """Are there matrices in it that its own runtimes compute with as integers?"""
+        matrices = (spec for spec in self.packed.specs.values() if len(spec.shape) > 1)
+        return any(spec.values not in ("fp32", "fp16") for spec in matrices)
+
+    @property
     def device(self) -> torch.device:
         return torch.device(self._device)
 
@@ -212,7 +218,9 @@ def load_run(
 def _no_checkpoint(run: Run, checkpoint: str) -> str:
     other = "last" if checkpoint == "best" else "best"
     line = f"run {run.ref} ({run.status()}) has no checkpoint '{checkpoint}' yet"
-    return f"{line}: use --checkpoint {other}" if run.checkpoint(other) else line
+    if run.checkpoint(other) is None:
+        return line
+    return f"{line}: resume it, or give --checkpoint {other} to a command that takes it"
 
 
 def load_file(

@@ -65,11 +65,7 @@ def check_floats(config: EvaluateConfig, loaded: LoadedModel) -> None:
         )
     if config.dynamic is None:
         return
-    integers = isinstance(loaded, PackedModel) and any(
-        len(spec.shape) > 1 and spec.values not in ("fp32", "fp16")
-        for spec in loaded.packed.specs.values()
-    )
-    if integers:
+    if isinstance(loaded, PackedModel) and loaded.integers:
         raise LmbenchError(
             f"--dynamic: {loaded.title} holds integers, and a step is far smaller than what "
             "they can differ by: name the run that it was packed from"

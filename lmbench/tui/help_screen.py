@@ -57,7 +57,7 @@ class HelpScreen(BenchScreen[None]):
         self.watch(self.app, "theme", self._show)
         self.query_one(VerticalScroll).focus()
 
-    def on_unmount(self) -> None:
+    async def on_unmount(self) -> None:
         self.app.console.pop_theme()
 
     def _show(self) -> None:

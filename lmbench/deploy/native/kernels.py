@@ -132,13 +132,6 @@ class Kernels:
             self._scratch[thread] = np.zeros(needed, np.int8)
         return self._scratch[thread]
 
-    def cells(self, cell: int, gi: Array, gh: Array, h: Array, c: Array | None) -> None:
-        """One step of the cells of n texts, in place: gi, gh [n, G*H], h and c [n, H]."""
-        n, hidden = h.shape
-        self.library.lmb_cells(
-            cell, n, hidden, _p(gi), _p(gh), _p(h), None if c is None else _p(c), self.isa
-        )
-
     def layer(
         self,
         struct: ctypes.Structure,

@@ -135,7 +135,7 @@ def write_container(
         LmbenchError: the file cannot be written.
     """
     # Imported late: a reader needs nothing of sessions.
-    from lmbench.session.files import write_atomic
+    from lmbench.session.files import json_bytes, write_atomic
 
     ordered = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))
     header: dict[str, Any] = {
@@ -143,7 +143,7 @@ def write_container(
             "format": FORMAT,
             "version": str(_version_of(metadata)),
             "sha256": _NO_DIGEST,
-            "document": json.dumps(metadata, ensure_ascii=False, allow_nan=False),
+            "document": json_bytes(metadata, indent=None).decode().rstrip(),
         }
     }
     offset = 0

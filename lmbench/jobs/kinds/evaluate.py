@@ -90,7 +90,9 @@ def _work(job: Job) -> None:
     if parent is not None:
         taken = ("parameters", "nonzero", "bytes", "packed_bytes")
         own = {key: known[key] for key in taken if key in known}
-        if isinstance(loaded.model, RNNModel) and loaded.plain:
+        # A packed file's weights are those that were counted, and only unpacked they are a model.
+        packed = isinstance(loaded, PackedModel)
+        if not packed and loaded.plain and isinstance(loaded.model, RNNModel):
             _, nonzero, _ = count_weights(loaded.model)
             if nonzero != own.get("nonzero"):
                 # The checkpoint is not the one that the run's results are of.

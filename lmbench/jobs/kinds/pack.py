@@ -31,7 +31,7 @@ from lmbench.jobs.kinds.common import StoppedError, progress_callback, score_eve
 from lmbench.jobs.prepare import refuse_packed
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.printable import finite
-from lmbench.session import Run
+from lmbench.session import Run, RunRecord
 from lmbench.training.checkpoint import read_trained
 from lmbench.training.process_setup import prepare_worker
 
@@ -57,7 +57,8 @@ def work(job: Job) -> None:
     info = _pack(job, loaded, trained, path, config, _about(parent, config))
     print(_tensor_sizes(info), flush=True)
     record = parent.read()
-    job.update(corpus=record.corpus, shape=dict(loaded.shape), device="cpu")
+    # Rounding may have untied two matrices.
+    job.update(corpus=record.corpus, shape=dict(load_packed(path).shape), device="cpu")
     weights, biases, nonzero = _counts(info)
     job.add_results(
         path=str(path),
@@ -77,7 +78,7 @@ def work(job: Job) -> None:
         job.warn(f"packed, but not scored: {error.message}")
     else:
         # The scores are in the file, too.
-        info = dataclasses.replace(info, bytes=_score(job, corpus, record.results))
+        info = dataclasses.replace(info, bytes=_score(job, corpus, record))
         job.add_results(bytes=info.bytes, ratio=info.ratio)
     print(
         f"{'whole file':<24} {'':>5} {'':<8} {info.bytes:>12,} bytes, {info.ratio:5.1f}x "
@@ -249,7 +250,7 @@ def _tensor_row(info: PackedInfo, index: int) -> dict[str, Any]:
     }
 
 
-def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> int:
+def _score(job: Job, corpus: Corpus, parent: RunRecord) -> int:
     """Score valid and test with the file's own runtime; gives the file's size with the scores."""
     packed = load_packed(job.run.path / PACKED_NAME)
     name = as_is_runtime(packed)
@@ -266,9 +267,9 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> int:
         packed.path, lambda about: dataclasses.replace(about, scores=scores), job.run.staging
     )
     assert isinstance(job.config, PackConfig)
-    same = job.config.checkpoint == parent.get("test_checkpoint", "best")
-    before = parent.get("test_ppl")
-    if same and before and "test_ppl" in results:
+    same = job.config.checkpoint == parent.results.get("test_checkpoint", "best")
+    before = parent.results.get("test_ppl")
+    if same and before and not parent.part_tokens and "test_ppl" in results:
         results["test_ppl_of_parent"] = before
     if "test_loss" in results:
         results |= corpus.figures("test", results["test_loss"])

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scoring_world import WORDS, loaded, sentences
 
+from lmbench.cli.export_model import export_model, print_exported
 from lmbench.deploy.export import sherpa, write
 from lmbench.deploy.export.onnx_model import Bits
 from lmbench.deploy.export.write import export_sherpa
@@ -50,6 +51,18 @@ def padded(lm: LanguageModel, filler: int) -> tuple[NDArray[np.int64], NDArray[n
     for row, text in zip(x, texts, strict=True):
         row[: len(text)] = text
     return x, np.array([len(text) for text in texts])
+
+
+def test_the_document_names_the_files_that_are_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = tmp_path / "lm.onnx"
+    document = export_model(loaded("GRU"), None, wanted, "onnx", contract="sherpa")
+    assert "file" not in document
+    assert sorted(document["files"]) == sorted(map(str, tmp_path.iterdir()))
+    print_exported(document)
+    assert "lm.offline.onnx" in capsys.readouterr().out
+    assert export_model(loaded("GRU"), None, wanted, "onnx")["file"] == str(wanted)
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH", "RNN_RELU"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmbench.cli.export_model import export_model
 from lmbench.config import (
     BenchmarkConfig,
     Config,
@@ -17,7 +18,7 @@ from lmbench.config import (
 from lmbench.corpus import open_corpus
 from lmbench.deploy.load_model import PackedModel, load_run
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.packed_file.reading import open_packed
+from lmbench.deploy.packed_file.reading import PackedFile, open_packed
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.deploy.runtimes import choose
 from lmbench.deploy.runtimes.choose import Measured
@@ -108,6 +109,29 @@ def test_a_file_names_the_corpus_that_its_model_was_scored_on(home):
     assert about.corpus == {"name": "tiny", "fingerprint": known.fingerprint}
 
 
+def test_a_corpus_whose_name_is_no_utf8_is_named_in_the_file(home):
+    parent = trained(home)
+    known = parent.read().corpus
+    assert known is not None
+    parent.update(corpus=known.model_copy(update={"name": "caf\udce9"}))
+    run = worked(parent, PackConfig(threads=1), "pack")
+    assert open_packed(run.path / "model.lmpack").about.corpus["name"] == "caf\udce9"
+
+
+def test_a_packed_model_that_rounding_has_untied_is_recorded_as_it_is(home):
+    parent = trained(home)
+    config = QuantizeConfig(
+        preset="int8-best", rounding="gptq", threads=1, calibration_tokens=500, eval_tokens=300
+    )
+    quantized = worked(parent, config, "quantize")
+    run = worked(quantized, PackConfig(threads=1), "pack")
+    assert not run.read().shape["tied"]
+    assert run.read().shape == load_run(run).shape
+    # What the parent scored on a part stands beside no score of the whole.
+    assert "test_ppl" in quantized.read().results
+    assert "test_ppl_of_parent" not in run.read().results
+
+
 def test_a_model_whose_perplexity_is_infinite_is_packed_and_says_null(home):
     run = worked(trained(home, scale=1e5), PackConfig(threads=1, weights="int8"), "pack")
     scores = open_packed(run.path / "model.lmpack").about.scores
@@ -176,6 +200,25 @@ def test_a_pack_run_loads_like_any_other(home):
     loaded = load_run(run)
     assert isinstance(loaded, PackedModel)
     assert loaded.vocabulary == trained(home).vocabulary()
+
+
+@needs_kernels
+def test_integers_are_evaluated_without_being_unpacked(home, monkeypatch):
+    packed = worked(trained(home), PackConfig(threads=1, weights="int8"), "pack")
+
+    def unpack(file: PackedFile) -> None:
+        raise AssertionError("it was unpacked")
+
+    monkeypatch.setattr(PackedFile, "to_model", unpack)
+    run = worked(packed, EvaluateConfig(threads=1), "evaluate")
+    assert run.read().results["nonzero"] == packed.read().results["nonzero"]
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
+def test_of_integers_it_is_said_that_an_export_has_floats(home, weights):
+    run = worked(trained(home), PackConfig(threads=1, weights=weights), "pack")
+    document = export_model(load_run(run), run, home.path / "model.safetensors", "safetensors")
+    assert ("activations" in document) == (weights != "fp32")
 
 
 @needs_kernels
