@@ -17,7 +17,7 @@ _HELP = (
     "A workbench in the terminal for training, pruning and quantizing word-level language models."
     "\n\nWithout a command it opens the workbench. The RUN of a command is one of these:"
     "\n\n- 3, or a name: a run of the current session, or of the one that --session NAME says"
-    "\n- @: the newest run of that session"
+    "\n- @: the newest run of that session, or the newest with a model where one is needed"
     "\n- SESSION/3 or SESSION/003-quantize: a run of any session"
     "\n- a path: the folder of a run"
     "\n\nEvery command but tui takes --json."

@@ -123,8 +123,8 @@ def make(
         print_json({"path": str(folder), **card.document()})
         return
     _print_card(card)
-    # A folder of that name here would come first.
-    known_as = folder if Path(name).exists() else name
+    # A folder of that name would come first.
+    known_as = folder if Path(name).exists() or (home / name).exists() else name
     note(f"{name} is in {folder}: lmbench train --data {known_as}")
 
 

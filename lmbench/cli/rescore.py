@@ -75,7 +75,7 @@ def _ranking(nbest: str, references: str | None, flag: str) -> Ranking:
     if references is None:
         return Ranking(found)
     said_path = expanded(references)
-    if not said_path.is_file():
+    if not said_path.exists() or said_path.is_dir():
         raise LmbenchError(f"{flag} {references}: no such file")
     said = read_references(said_path)
     check_references(found, said, path, said_path)

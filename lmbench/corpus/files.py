@@ -63,9 +63,12 @@ def is_writable(folder: Path) -> bool:
     A folder with no write bit at all counts as read-only even for the superuser, whom the system
     would let through: whoever took the bits away meant the folder to be left as it is.
     """
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder.is_dir() and bool(folder.stat().st_mode & 0o222) and os.access(folder, os.W_OK)
+    with contextlib.suppress(PermissionError):  # it, or one above it, may not be entered
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        writable = folder.is_dir() and bool(folder.stat().st_mode & 0o222)
+        return writable and os.access(folder, os.W_OK)
+    return False
 
 
 @contextlib.contextmanager

@@ -220,7 +220,8 @@ def _no_checkpoint(run: Run, checkpoint: str) -> str:
     line = f"run {run.ref} ({run.status()}) has no checkpoint '{checkpoint}' yet"
     if run.checkpoint(other) is None:
         return line
-    return f"{line}: resume it, or give --checkpoint {other} to a command that takes it"
+    resume = "resume it, or " if run.status() in ("stopped", "lost", "failed") else ""
+    return f"{line}: {resume}give --checkpoint {other} to a command that takes it"
 
 
 def load_file(

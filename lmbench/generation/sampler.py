@@ -94,7 +94,8 @@ def read_prompt(text: str, vocabulary: Sequence[str]) -> Prompt:
     if is_subword(vocabulary):
         pieces = Pieces(vocabulary)
         read = pieces.of(words)
-        unread = (word for word in words if word != UNK and UNK in pieces.of([word]))
+        stands_for_itself = {UNK} & index.keys()
+        unread = (w for w in words if w not in stands_for_itself and UNK in pieces.of([w]))
         unknown = tuple(dict.fromkeys(unread))
     if unknown and UNK not in index:
         raise LmbenchError(

@@ -52,7 +52,7 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     copies = 2 + config.state_copies
     # Of a thousand windows that differ in length, one is longer.
     window = config.batch_size * (config.bptt + round(3 * config.bptt_spread))
-    # Those that words are drawn from are not rounded.
+    # Those that words are drawn from, where they are, are not rounded.
     logit = 2 if config.precision == "bf16" and not config.gradient_samples else _FLOAT
     # A teacher's, and at another temperature the student's softened ones.
     logits = 1 + (config.teacher is not None) * (1 + (config.distill_temp != 1.0))

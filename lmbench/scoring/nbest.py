@@ -132,7 +132,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise LmbenchError(f"{path}: no such file")
     with path.open("rb") as file:
         text = "".join(piece for _, piece in decoded_pieces(file, str(path)))
@@ -166,7 +166,8 @@ def _field(path: Path, number: int, row: Mapping[str, Any], name: str, kind: typ
     if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
         what = "a text" if kind is str else "a number" if kind is float else "a list"
         raise LmbenchError(f"{path}: line {number}: '{name}' is missing or not {what}")
-    return value
+    # Half a surrogate pair, which JSON can escape, has no UTF-8.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Hypothesis]]:

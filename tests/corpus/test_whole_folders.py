@@ -100,6 +100,16 @@ def test_a_folder_without_write_permission_is_not_writable_even_to_the_superuser
     assert not is_writable(locked / "inside")
 
 
+def test_what_lies_in_a_folder_that_may_not_be_entered_is_not_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stat(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert not is_writable(tmp_path / "inside")
+
+
 def test_the_users_cache_is_where_the_environment_or_the_platform_puts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,10 @@ def test_a_run_gives_its_best_weights_ready_to_run(tmp_path: Path, kind: str, ti
 
 def test_a_run_without_that_checkpoint_says_which_it_has(tmp_path: Path) -> None:
     run = a_run(tmp_path, net(), which="last")
-    with pytest.raises(LmbenchError, match=r"no checkpoint 'best' yet: .* --checkpoint last"):
+    with pytest.raises(LmbenchError, match="no checkpoint 'best' yet: give --checkpoint last"):
+        load_run(run)
+    run.update(status="stopped")
+    with pytest.raises(LmbenchError, match="'best' yet: resume it, or give --checkpoint last"):
         load_run(run)
     assert same(load_run(run, "last"), net())
 

@@ -170,6 +170,13 @@ def test_unknown_words_of_a_prompt_become_unk_and_are_reported_once() -> None:
     assert prompt.unknown == ("zebra", "giraffe")
 
 
+def test_unk_itself_is_refused_where_pieces_have_none() -> None:
+    pieces = ("<eos>", "▁the", "▁cat", *"▁thecat")
+    assert read_prompt("the cat", pieces).ids
+    with pytest.raises(LmbenchError, match="prompt word '<unk>' is not in"):
+        read_prompt("the <unk> cat", pieces)
+
+
 def test_the_lines_of_a_prompt_are_joined_by_eos_as_in_a_corpus() -> None:
     assert read_prompt("word0 word1\nword2\n", WORDS).ids == (2, 3, 1, 4)
 

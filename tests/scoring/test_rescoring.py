@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import jiwer
@@ -37,6 +38,22 @@ def language_model(source=None) -> LanguageModel:
     return LanguageModel(
         RuntimePredictor(build_runtime("torch", source)), source.vocabulary, "tiny", "torch"
     )
+
+
+def test_half_a_surrogate_pair_is_read_as_what_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    path.write_text('{"id": "a", "score": 1, "text": "hi \\ud83d there"}\n')
+    [one] = read_nbest(path)["a"]
+    assert one.words == ("hi", "?", "there")
+
+
+def test_a_list_may_come_through_a_pipe(tmp_path: Path) -> None:
+    nbest, _ = made_list(20, 3)
+    source, sink = os.pipe()
+    os.write(sink, write_lines(tmp_path / "list.txt", nbest).read_bytes())
+    os.close(sink)
+    assert list(read_nbest(Path(f"/dev/fd/{source}"))) == list(nbest)
+    os.close(source)
 
 
 @pytest.mark.parametrize("form", ["lines", "kaldi", "espnet", "json", "json of lists"])

@@ -102,7 +102,9 @@ def read_card(folder: Path) -> Card | None:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        card = TypeAdapter(Card).validate_json((folder / CARD).read_bytes())
-    except (OSError, ValidationError):
+        # A file's name may be one that only an escape of half a surrogate pair can spell.
+        document = json.loads((folder / CARD).read_bytes())
+        card = TypeAdapter(Card).validate_python(document)
+    except (OSError, ValueError, RecursionError, ValidationError):
         return None
     return card if card.version == VERSION else None

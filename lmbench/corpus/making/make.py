@@ -179,7 +179,8 @@ class _Making:
         self, reading: _Reading, config: DataMakeConfig, scratch: Path, built: Path
     ) -> None:
         self._reading, self._config, self._built = reading, config, built
-        self._tokens = {split: scratch / f"{split}.tokens" for split in SPLITS}
+        # Beside the corpus, whose name may be any other.
+        self._tokens = {split: scratch / f".{split}.tokens" for split in SPLITS}
         self._texts = {split: built / LAYOUTS[0].format(split) for split in SPLITS}
         self._words: Splitter = splitter(config)
         if config.pieces is not None:

@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 from typing import Any, ClassVar
 from zipfile import is_zipfile
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -33,14 +34,7 @@ from lmbench.tui.sessions.listing import SessionRow, day_of, read_sessions, sess
 
 __all__ = ["SessionsScreen"]
 
-_COLUMNS = (
-    Column("session", 8, left=True, grow=1),
-    Column("runs", 4),
-    Column("state", 26, left=True),
-    Column("size", 8),
-    Column("made", 8, left=True),
-    Column("changed", 8, left=True),
-)
+_STATE_WIDTH = 26
 _OF_ONE = ("open", "duplicate", "rename", "delete", "pack")
 
 
@@ -121,7 +115,17 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         self._rows = rows or []
         grid, shown = self.grid, tuple((row.session.name, self._cells(row)) for row in self._rows)
         grid.cursor_key = name
-        grid.show(_COLUMNS, shown)
+        state = max((cell_len(cells[2].text) for _, cells in shown), default=0)
+        columns = (
+            Column("session", 8, left=True, grow=1),
+            Column("runs", 4),
+            # Names have what the others leave them.
+            Column("state", min(max(state, len("state")), _STATE_WIDTH), left=True),
+            Column("size", 8),
+            Column("made", 8, left=True),
+            Column("changed", 8, left=True),
+        )
+        grid.show(columns, shown)
         self.query_one("#empty").display = not self._rows
         grid.display = bool(self._rows)
         self._show_path()

@@ -18,6 +18,7 @@ import zstandard
 
 from lmbench.config import DataMakeConfig
 from lmbench.corpus import data_info, data_list, open_corpus
+from lmbench.corpus.making.card import read_card
 from lmbench.corpus.making.documents import read_blocks
 from lmbench.corpus.making.make import data_make, data_preview
 from lmbench.corpus.making.raw_files import HashedFile, RawFile
@@ -207,6 +208,25 @@ def test_a_preview_writes_nothing(text: Path, home: Path) -> None:
         sentence.split() for sentence in splitter(DataMakeConfig())(paragraphs()[0])[:2]
     ]
     assert not list(home.iterdir())
+
+
+@pytest.mark.parametrize("name", ["valid.tokens", "train.tokens", "corpus.json"])
+def test_a_corpus_may_have_the_name_of_a_file_of_its_making(
+    text: Path, home: Path, name: str
+) -> None:
+    data_make(name, [text], home, DataMakeConfig())
+    assert open_corpus(name, home).counts["train"] > 0
+
+
+def test_a_file_whose_name_is_no_utf8_is_named_in_a_card_that_can_be_read(
+    text: Path, home: Path
+) -> None:
+    latin = text.rename(text.with_name("caf\udce9.txt"))
+    data_make("mine", [latin], home, DataMakeConfig())
+    card = read_card(home / "data" / "mine")
+    assert card is not None
+    assert card.sources[0].file == str(latin)
+    data_make("mine", [latin], home, DataMakeConfig(seed=2), replace=True)
 
 
 def test_a_name_that_is_taken_is_refused_and_replaced_only_when_asked(
