@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,10 @@ def _lines(path: Path) -> object:
 
 
 def _unpack(home: Home, path: Path) -> object:
-    return unpack(path, home, "unpacked")
+    session = unpack(path, home, "unpacked")
+    # The next one wants that name.
+    shutil.rmtree(session.path)
+    return session
 
 
 RUN = "sessions/default/runs/001-train"

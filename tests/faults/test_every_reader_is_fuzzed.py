@@ -25,6 +25,7 @@ SHARED = {"lmbench/session/files.py:parse_json", "lmbench/distiller/yaml_values.
 """Others parse through these, and are found as well as those that parse by themselves."""
 FUZZED = {
     "corpus/ids.py:read_ids": "ids",
+    "corpus/making/card.py:read_card": "card of a corpus",
     "corpus/making/documents.py:_json_text": "records to make a corpus of",
     "deploy/load_model.py:_about": "weights",
     "deploy/load_model.py:_quantized": "quantized model",
