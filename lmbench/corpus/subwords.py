@@ -16,9 +16,11 @@ from functools import lru_cache
 
 from lmbench.corpus.ids import EOS, UNK
 
-__all__ = ["WORD_START", "Joining", "Pieces", "is_subword", "joined"]
+__all__ = ["LONGEST_WORD", "WORD_START", "Joining", "Pieces", "is_subword", "joined"]
 
 WORD_START = "▁"
+LONGEST_WORD = 1_000
+"""Bytes; a longer word is cut in parts of as many first."""
 _REMEMBERED = 1 << 16
 _WHOLE = (EOS, UNK)
 
@@ -37,14 +39,34 @@ _BYTE = {character: byte for byte, character in _CHARACTER.items()}
 
 
 def is_subword(vocabulary: Collection[str]) -> bool:
-    """Whether these are pieces of words: of bytes as they are spelled here, with one in a hundred
-    or more that begins a word. A text of words may hold the sign as well."""
+    """Whether these are pieces of words: of bytes of UTF-8 as they are spelled here. A text of
+    words may hold the sign as well: one in a hundred or more begin a word, or some spell a
+    character of several bytes."""
     starts = sum(len(word) > 1 and word.startswith(WORD_START) for word in vocabulary)
-    if not starts or 100 * starts < len(vocabulary):
+    if not starts:
         return False
-    return all(
-        word in _WHOLE or _BYTE.keys() >= set(word.removeprefix(WORD_START)) for word in vocabulary
+    spelled = [_spelled_by(word) for word in vocabulary if word not in _WHOLE]
+    return None not in spelled and (
+        100 * starts >= len(vocabulary) or any(text and not text.isascii() for text in spelled)
     )
+
+
+def _spelled_by(piece: str) -> str | None:
+    """The whole characters of a piece, which may begin and end within one; None where it is no
+    piece. A vocabulary has each byte alone as well."""
+    rest = piece.removeprefix(WORD_START)
+    if not _BYTE.keys() >= set(rest):
+        return None
+    data = bytes(map(_BYTE.__getitem__, rest))
+    if len(data) < 2:
+        return ""
+    begun = 0
+    while piece == rest and begun < min(3, len(data)) and data[begun] & 0xC0 == 0x80:
+        begun += 1
+    try:
+        return codecs.getincrementaldecoder("utf-8")().decode(data[begun:])
+    except UnicodeDecodeError:
+        return None
 
 
 class Pieces:
@@ -72,7 +94,8 @@ class Pieces:
         found: list[str] = []
         start = 0
         while start < len(rest):
-            ends = range(min(len(rest), start + self._longest), start, -1)
+            part = min(len(rest), (start // LONGEST_WORD + 1) * LONGEST_WORD)
+            ends = range(min(part, start + self._longest), start, -1)
             end = next((end for end in ends if rest[start:end] in self._pieces), None)
             found.append(UNK if end is None else rest[start:end])
             start = start + 1 if end is None else end

@@ -3,6 +3,7 @@ resumed run has others than it began with."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from lmbench.config import TrainConfig
 from lmbench.distiller import CompressionScheduler
 from lmbench.jobs.job import Job
-from lmbench.training import native
+from lmbench.training import cpu_info, native
 from lmbench.training.lstm import onednn_lacks_bf16
 from lmbench.training.precision import Precision, choose_precision
 from lmbench.training.ranks import ALONE, Ranks
@@ -93,7 +94,7 @@ def choose_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple
 
 
 def begun_on(job: Job, device: torch.device) -> dict[str, Any]:
-    """The device and the threads that the run's first attempt had, as they stand in its results.
+    """The device, arithmetic and threads of the run's first attempt, as they stand in its results.
 
     Args:
         device: that of this attempt.
@@ -102,16 +103,22 @@ def begun_on(job: Job, device: torch.device) -> dict[str, Any]:
     known = job.record.results if before else {}
     return {
         "began_on": known.get("began_on") or before or str(device),
+        "arithmetic": known.get("arithmetic") or _arithmetic(device),
         "threads": known.get("threads") or torch.get_num_threads(),
     }
 
 
 def of_another_machine(begun: Mapping[str, Any], device: torch.device) -> str | None:
-    """What a run is to be warned of where it goes on with another device or other threads than it
-    has `begun_on`, which sum in another order."""
+    """What a run is to be warned of where it goes on with another device, arithmetic or other
+    threads than it has `begun_on`, which sum in another order."""
     if begun["began_on"].partition(":")[0] != device.type:
         before = begun["began_on"]
         return f"the run began on {before} and goes on on {device}, which rounds differently"
+    if begun["arithmetic"] != (now := _arithmetic(device)):
+        return (
+            f"the run began with {begun['arithmetic']} and goes on with {now}, whose products may "
+            "round differently"
+        )
     threads = torch.get_num_threads()
     if device.type != "cpu" or begun["threads"] == threads:
         return None
@@ -119,6 +126,20 @@ def of_another_machine(begun: Mapping[str, Any], device: torch.device) -> str | 
         f"the run began with --threads {begun['threads']} and goes on with {threads}, which sum in "
         "another order"
     )
+
+
+def _arithmetic(device: torch.device) -> str:
+    """What chooses how a product is computed: torch, and whose instructions it finds."""
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        found = cpu_info.described()
+        of_bf16 = {"avx512_bf16", "amx_bf16"} & set(found.get("flags", "").split())
+        vendor = found.get("vendor_id") or platform.machine()
+        kind = " ".join((vendor, torch.backends.cpu.get_cpu_capability(), *sorted(of_bf16)))
+    else:
+        kind = device.type
+    return f"torch {torch.__version__} on {kind}"
 
 
 def without_samples(config: TrainConfig, precision: Precision) -> str | None:

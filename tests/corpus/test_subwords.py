@@ -44,6 +44,12 @@ def test_a_vocabulary_of_pieces_is_told_from_one_of_words() -> None:
     assert not is_subword(["the", "▁▂▃", "cat"])
     assert not is_subword(["▁the", "café", "łódź"])
     assert not is_subword(["▁x", *(f"word{number}" for number in range(200))])
+    # Of another program, in one that spells characters and not bytes.
+    assert not is_subword(["▁the", "▁année", "café"])
+    # Where texts have few blanks, few pieces begin a word.
+    text = "日本語の文章は空白を使わない"
+    pieces = ["".join(Pieces.spelled(text[a:b])[1:]) for a in range(14) for b in range(a + 1, 14)]
+    assert is_subword(pieces_of("▁a", *pieces, *(piece[1:-1] for piece in pieces))._pieces)
 
 
 def test_pieces_go_on_from_the_text_before_them() -> None:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from lmbench.corpus.ids import UNK
-from lmbench.corpus.subwords import WORD_START
+from lmbench.corpus.subwords import LONGEST_WORD, WORD_START
 from lmbench.errors import LmbenchError
 
 __all__ = ["TOKENIZER", "check_installed", "train_pieces"]
@@ -16,7 +16,6 @@ TOKENIZER = "tokenizer.json"
 
 # More text changes the pieces little, and its words would fill memory.
 _MOST_BYTES = 100_000_000
-_LONGEST_WORD = 1_000
 
 
 def check_installed() -> None:
@@ -32,13 +31,15 @@ def train_pieces(sentences: Iterable[str], size: int, bytes_of_text: int) -> Any
 
     It cuts greedily (`lmbench.corpus.subwords`). Of a long text each nth sentence is read.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
     cutting = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             pre_tokenizers.Metaspace(WORD_START, prepend_scheme="always", split=False),
+            # A greedy cut reads all that is left of a word for each of its pieces.
+            pre_tokenizers.Split(Regex(f".{{1,{LONGEST_WORD}}}"), "isolated"),
         ]
     )
     learner = Tokenizer(models.BPE())
@@ -56,7 +57,7 @@ def train_pieces(sentences: Iterable[str], size: int, bytes_of_text: int) -> Any
         learner.get_vocab(),
         unk_token=UNK,
         continuing_subword_prefix="",
-        max_input_chars_per_word=_LONGEST_WORD,
+        max_input_chars_per_word=LONGEST_WORD,
     )
     tokenizer = Tokenizer(greedy)
     tokenizer.pre_tokenizer = cutting

@@ -50,6 +50,21 @@ def test_the_text_is_that_of_the_tokenizer_and_its_words_are_in_it(text: Path, h
             assert tokenizer.encode(text_of).tokens == pieces.of(text_of.split()) == line.split()
 
 
+def test_a_long_word_has_no_unknown_part(text: Path, home: Path) -> None:
+    from tokenizers import Tokenizer
+
+    word = "日本café" * 500
+    with text.open("a", encoding="utf-8") as file:
+        file.write(f"\n{word} {word[3:]}")
+    config = DataMakeConfig(tokenizer="none+bpe:310", documents="lines", keep_duplicates=True)
+    data_make("pieces", [text], home, config)
+    cut = Pieces(open_corpus("pieces", home).vocabulary).of([word])
+    assert "<unk>" not in cut
+    assert joined(cut) == word
+    tokenizer = Tokenizer.from_file(str(home / "data/pieces/tokenizer.json"))
+    assert tokenizer.encode(word).tokens == cut
+
+
 def test_settings_and_packages_that_do_not_fit_are_refused(
     text: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

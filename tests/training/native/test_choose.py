@@ -17,7 +17,7 @@ from lmbench.compile_kernels import NativeUnavailableError, Unit
 from lmbench.config import TrainConfig, validate
 from lmbench.distiller.quantization.trained_codes import TrainedCodes
 from lmbench.jobs.training_arithmetic import begun_on, choose_kernels, of_another_machine
-from lmbench.training import native
+from lmbench.training import cpu_info, native
 from lmbench.training.native import codes, decoder, lstm, process
 
 CONFIG = TrainConfig()
@@ -140,26 +140,26 @@ def test_a_run_goes_on_with_the_kernels_that_it_began_with(
 
 
 @pytest.mark.parametrize(
-    "device, threads, resuming, says",
+    "device, known, resuming, says",
     [
-        ("cpu", 3, True, None),
-        ("cpu", 2, False, None),
-        ("", 2, True, None),
-        ("cpu", None, True, None),
-        ("cpu", 2, True, "began with --threads 2 and goes on with 3"),
-        ("cuda:1", 3, True, "began on cuda:1 and goes on on cpu"),
+        ("cpu", {"threads": 3}, True, None),
+        ("cpu", {"threads": 2}, False, None),
+        ("", {"threads": 2}, True, None),
+        ("cpu", {}, True, None),
+        ("cpu", {"threads": 2}, True, "began with --threads 2 and goes on with 3"),
+        ("cuda:1", {"threads": 3}, True, "began on cuda:1 and goes on on cpu"),
+        ("cpu", {"arithmetic": "torch 2.9.0 on x AVX2"}, True, "with torch 2.9.0 on x AVX2 and"),
     ],
 )
 def test_a_run_that_goes_on_elsewhere_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
     device: str,
-    threads: int | None,
+    known: dict[str, Any],
     resuming: bool,
     says: str | None,
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    results = {} if threads is None else {"threads": threads}
-    record = SimpleNamespace(device=device, results=results)
+    record = SimpleNamespace(device=device, results=known)
     given: Any = SimpleNamespace(resuming=resuming, record=record)
     cpu = torch.device("cpu")
     begun = begun_on(given, cpu)
@@ -168,9 +168,24 @@ def test_a_run_that_goes_on_elsewhere_is_warned_of(
     assert says is None or says in str(warning)
     # The next attempt is compared with the first one, too.
     given = SimpleNamespace(
-        resuming=True, record=SimpleNamespace(device="cpu", results={**results, **begun})
+        resuming=True, record=SimpleNamespace(device="cpu", results={**known, **begun})
     )
     assert begun_on(given, cpu) == begun
+
+
+def test_other_instructions_are_another_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    given: Any = SimpleNamespace(resuming=False, record=SimpleNamespace(device="", results={}))
+    described = {"vendor_id": "AuthenticAMD", "flags": "avx2 avx512f"}
+    monkeypatch.setattr(cpu_info, "described", lambda: described)
+    begun = begun_on(given, cpu)
+    assert of_another_machine(begun, cpu) is None
+    described["flags"] += " avx512_bf16"
+    assert str(of_another_machine(begun, cpu)).count(torch.__version__) == 2
+    described["vendor_id"] = "GenuineIntel"
+    assert "avx512_bf16, whose products may round differently" in str(
+        of_another_machine(begun, cpu)
+    )
 
 
 def test_a_processor_with_neither_is_no_news(
