@@ -55,6 +55,11 @@ class LinesView(  # pyright: ignore[reportIncompatibleMethodOverride]
         self._rich_style_cache |= styles
         return self
 
+    def watch_show_vertical_scrollbar(self, shown: bool) -> None:
+        """Textual moves the thumb only while there is one; a list may have been scrolled before."""
+        if shown:
+            self.vertical_scrollbar.position = self.scroll_y
+
     def action_move(self, by: int) -> None:
         self.move_cursor(by)
 
