@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -63,14 +63,12 @@ def launch_ranks(job: Job, config: TrainConfig) -> None:
     # In the main thread the launcher would take SIGTERM for itself, by which the worker is stopped.
     Thread(target=run, daemon=True).start()
     stop_sent = False
-    while True:
-        try:
-            done.result(timeout=_POLL_S)
-            break
-        except TimeoutError:
-            if job.stop_requested and not stop_sent:
-                ask(job.run, "end")
-                stop_sent = True
+    # Not by the future's own timeout: a file system that times out raises the same error.
+    while not wait([done], _POLL_S).done:
+        if job.stop_requested and not stop_sent:
+            ask(job.run, "end")
+            stop_sent = True
+    done.result()
     # What rank 0 has written there is this job's from now on.
     job.add_results(**job.update().results)
     # A stop that comes after the last epoch comes too late.

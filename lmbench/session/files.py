@@ -310,7 +310,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     filling = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     filling.mkdir()
     try:
-        yield filling
+        with holding_folder(filling):
+            yield filling
         # A rename would replace a folder that is empty.
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import secrets
 import shutil
@@ -9,18 +10,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from lmbench.session.files import holding_folder, in_use
 
-__all__ = ["is_temporary", "remove_leftovers", "unnamed_folder"]
+__all__ = ["is_temporary", "remove_leftovers", "unnamed_folder", "without_name"]
 
 # A file being written (`write_atomic`), a folder that had no name yet, or had it no more.
-_TEMPORARY = re.compile(r"\..+\.[0-9a-z_]{8,16}\.tmp|\.(?:new|deleted)-[0-9a-f]{8}(?:-.+)?")
+_TEMPORARY = re.compile(
+    r"\..+\.[0-9a-z_]{8,16}\.tmp|\.(?:new|deleted)-[0-9a-f]{8}(?:-.+?)?(?:@(?P<host>.*))?"
+)
 # As versions before 0.2 named files being written; they held no lock.
 _OLDER = re.compile(r"\.(?:run|session|meta)\.json\.[0-9a-z_]{8}")
 _OLDER_S = 3600.0
-# Between making a file and locking it pass microseconds.
-_YOUNG_S = 1.0
+# Between making a file and locking it pass microseconds; another machine's lock may not be seen.
+_YOUNG_S, _YOUNG_ELSEWHERE_S = 1.0, 24 * 3600.0
 
 
 def is_temporary(name: str) -> bool:
@@ -28,12 +32,18 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
+def without_name(kind: Literal["new", "deleted"], name: str = "") -> str:
+    """What a folder is called on this machine that has no name yet, or that had `name`."""
+    named = f"-{name}" if name else ""
+    return f".{kind}-{secrets.token_hex(4)}{named}@{platform.node()}"
+
+
 @contextmanager
 def unnamed_folder(parent: Path) -> Iterator[Path]:
     """An empty folder in `parent` to make something in, which no other process takes for a
     leftover; removed at the end, unless it was given another name."""
     remove_leftovers(parent)
-    folder = parent / f".new-{secrets.token_hex(4)}"
+    folder = parent / without_name("new")
     folder.mkdir()
     try:
         with holding_folder(folder):
@@ -56,9 +66,10 @@ def remove_leftovers(folder: Path) -> None:
 
 def _remove_if_left(path: Path) -> None:
     age = time.time() - path.lstat().st_mtime
-    left = (is_temporary(path.name) and age > _YOUNG_S and not in_use(path)) or (
-        _OLDER.fullmatch(path.name) and age > _OLDER_S
-    )
+    left = _OLDER.fullmatch(path.name) is not None and age > _OLDER_S
+    if match := _TEMPORARY.fullmatch(path.name):
+        young = _YOUNG_S if match["host"] in (None, platform.node()) else _YOUNG_ELSEWHERE_S
+        left = age > young and not in_use(path)
     if not left:
         return
     if path.is_dir() and not path.is_symlink():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 from lmbench.errors import LmbenchError
 from lmbench.session.files import fsync_folder, holding_folder, locked, write_json
-from lmbench.session.leftovers import unnamed_folder
+from lmbench.session.leftovers import unnamed_folder, without_name
 from lmbench.session.records import LIVE, RunRecord
 from lmbench.session.rename import rename_folder, rename_refs
 from lmbench.session.store import Home, Run, Session, check_session_name, is_path
@@ -213,7 +212,7 @@ class Deletion:
         self._held = ExitStack()
         # Else another process would take it for a leftover.
         self._held.enter_context(holding_folder(folder))
-        self._aside = folder.with_name(f".deleted-{secrets.token_hex(4)}-{folder.name}")
+        self._aside = folder.with_name(without_name("deleted", folder.name))
         try:
             folder.rename(self._aside)
         except OSError:

@@ -105,32 +105,33 @@ def _check_writable(sessions: Path, name: str) -> None:
 
 
 def _referring_files(session: Path, name: str) -> list[Path]:
-    """The files of a session that may refer to runs of session `name`."""
-    mark = f'"{name}/'.encode()
+    """The files of a session that may refer to runs or files of session `name`."""
+    records = [*sorted(session.glob("runs/*/run.json")), *session.glob("session.json")]
+    json, yaml = (f'"{name}/', f'"sessions/{name}/'), (f"{name}/",)
     files = {
-        session / "session.json": mark,
-        **dict.fromkeys(sorted(session.glob("runs/*/run.json")), mark),
-        session / "samples.jsonl": mark,
-        session / "sweep.yaml": mark[1:],
+        **dict.fromkeys([*records, session / "samples.jsonl"], json),
+        session / "sweep.yaml": yaml,
     }
-    return [path for path, mark in files.items() if mark in (_bytes_or_none(path) or b"")]
+    found = ((path, marks, _bytes_or_none(path) or b"") for path, marks in files.items())
+    return [path for path, marks, data in found if any(mark.encode() in data for mark in marks)]
 
 
 def rename_refs(session: Path, name: str, new_name: str) -> None:
     """In a session's folder, make references to runs of session `name` name `new_name`.
 
     A reference is a whole string ``NAME/NNN-kind`` or ``NAME/N``, as parents of runs, teachers,
-    samples, sweeps and the workbench's selection have it. Damaged files, and files without a
-    reference, are left as they are.
+    samples, sweeps and the workbench's selection have it, or the path of one of its files, as a
+    sweep's runs have it. Damaged files, and files without a reference, are left as they are.
     """
     if name == new_name:
         return
-    pattern = re.compile(re.escape(name) + r"(/(?:\d{3,}-[a-z]+|\d+|@))")
+    named = re.escape(name)
+    pattern = re.compile(rf"{named}(/(?:\d{{3,}}-[a-z]+|\d+|@))|(sessions/){named}(/.+)", re.DOTALL)
 
     def renamed(value: Any) -> Any:
         if isinstance(value, str):
             match = pattern.fullmatch(value)
-            return new_name + match[1] if match else value
+            return f"{match[2] or ''}{new_name}{match[1] or match[3]}" if match else value
         if isinstance(value, dict):
             return {key: renamed(item) for key, item in value.items()}
         return [renamed(item) for item in value] if isinstance(value, list) else value

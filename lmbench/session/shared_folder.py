@@ -8,7 +8,6 @@ no shared memory are needed.
 from __future__ import annotations
 
 import platform
-import secrets
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from lmbench.session.files import write_atomic
+from lmbench.session.leftovers import without_name
 
 __all__ = ["file_system", "is_shared", "problem_with", "unseen_from"]
 
@@ -65,7 +65,7 @@ def problem_with(folder: Path) -> str | None:
         OSError: the folder cannot be written to.
     """
     # A name that is swept where a death leaves it (`lmbench.session.leftovers`).
-    trial = folder / f".new-{secrets.token_hex(4)}"
+    trial = folder / without_name("new")
     trial.mkdir()
     try:
         return _rename_problem(trial) or _close_to_open_problem(trial)

@@ -60,7 +60,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 _MODEL_KINDS = ("train", "prune", "quantize", "pack")
 _RUN_FOLDER = re.compile(r"(\d{3,})-([a-z]+)")
 # A run's folder, or one that was set aside and may come back.
-_NUMBERED = re.compile(r"(?:\.deleted-[0-9a-f]{8}-)?(\d{3,})-([a-z]+)")
+_NUMBERED = re.compile(r"(?:\.deleted-[0-9a-f]{8}-)?(\d{3,})-([a-z]+)(?:@.*)?")
 _FINGERPRINT = re.compile(r"[\w-]+", re.ASCII)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -150,6 +151,23 @@ def test_a_stop_after_the_last_epoch_came_too_late(
     monkeypatch.setattr(launch_ranks, "_launch", trained)
     launch_ranks.launch_ranks(job, config)
     assert job.stopped == stopped
+
+
+def test_a_file_system_that_times_out_is_an_error_of_the_run(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(home, "train", **TOGETHER)
+    config = run.config()
+    assert isinstance(config, TrainConfig)
+    job = Job(run, run.update(status="running"), config, resuming=False)
+
+    def timed_out(*_: object) -> None:
+        raise OSError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(launch_ranks, "_launch", timed_out)
+    monkeypatch.setattr(launch_ranks, "_POLL_S", 0.01)
+    with pytest.raises(TimeoutError):
+        launch_ranks.launch_ranks(job, config)
 
 
 def failure(folder: Path, code: int, words: str = "") -> ProcessFailure:

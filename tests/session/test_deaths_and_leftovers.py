@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run, files
 from lmbench.session.archive import pack, unpack
 from lmbench.session.files import locked, try_lock, write_atomic
-from lmbench.session.leftovers import remove_leftovers
+from lmbench.session.leftovers import remove_leftovers, without_name
 from lmbench.session.manage import copy_session, rename_session
 from lmbench.session.rename import finish_rename
 
@@ -57,7 +58,8 @@ def linked_sessions(path: Path) -> Home:
     old, other = home.open_session("old"), home.open_session("other")
     first = old.new_run(TrainConfig(), "train")
     old.new_run(TrainConfig(), "prune", parent=first)
-    other.new_run(TrainConfig(teacher="old/2"), "prune", parent=first)
+    taught = TrainConfig(teacher="old/2", compress="sessions/old/schedules/agp.yaml")
+    other.new_run(taught, "prune", parent=first)
     for run in home.all_runs():
         run.update(status="finished")
     old.samples_path.write_text('{"run": "old/1", "text": "a"}\n')
@@ -82,6 +84,7 @@ def check_whole(home: Home, name: str) -> None:
     assert [run.read().parent for run in session.runs()] == [None, f"{name}/001-train"]
     foreign = other.runs()[0].read()
     assert (foreign.parent, foreign.config["teacher"]) == (f"{name}/001-train", f"{name}/2")
+    assert foreign.config["compress"] == f"sessions/{name}/schedules/agp.yaml"
     assert home.find_run(foreign.parent or "").path == session.runs()[0].path
     assert f'"{name}/1"' in session.samples_path.read_text()
     sweep = (other.path / "sweep.yaml").read_text()
@@ -195,6 +198,30 @@ def test_what_a_death_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) 
         assert temporary_names(home) == [".new-01234567"]
     home.session("old").new_run(TrainConfig(), "train")
     assert temporary_names(home) == []
+
+
+def test_what_another_machine_makes_may_take_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its locks are not seen from here.
+    home = linked_sessions(tmp_path)
+    monkeypatch.setattr("platform.node", lambda: "login2")
+    filled = home.sessions_path / without_name("new")
+    deleted = home.session("old").runs_path / without_name("deleted", "003-train")
+    hour_ago = time.time() - 3600
+    for path in (filled, deleted):
+        path.mkdir()
+        os.utime(path, (hour_ago, hour_ago))
+    monkeypatch.setattr("platform.node", lambda: "login1")
+    assert home.session("old").new_run(TrainConfig(), "train").path.name == "004-train"
+    assert filled.exists()
+    remove_leftovers(deleted.parent)
+    assert deleted.exists()
+    monkeypatch.setattr("platform.node", lambda: "login2")
+    remove_leftovers(deleted.parent)
+    home.session("old").new_run(TrainConfig(), "train")
+    assert not filled.exists()
+    assert not deleted.exists()
 
 
 def test_a_run_that_is_being_made_is_no_leftover(tmp_path: Path) -> None:

@@ -62,18 +62,25 @@ def model_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def note_model(job: Job, path: Path) -> None:
-    """Note which model a search is of. Where it is another one than an earlier attempt searched,
-    what that has found counts no more."""
-    found = model_hash(path)
-    if job.carries_on and job.record.results.get("model_sha256") not in (None, found):
+def note_model(job: Job, path: Path, corpus: Corpus | None = None) -> None:
+    """Note which model a search is of, and which text where that is not the model's own. Where it
+    is another one than an earlier attempt searched, what that has found counts no more."""
+    found = {"model_sha256": model_hash(path)}
+    if corpus is not None:
+        found["text_sha256"] = corpus.fingerprint
+    known = job.record.results
+    changed = [key for key, value in found.items() if known.get(key) not in (None, value)]
+    if job.carries_on and changed:
         job.carries_on = False
         job.emit(RunResumed(offset=0, step=0, epoch=0))
+        what = f"the model of {job.record.parent}"
+        if corpus is not None and "model_sha256" not in changed:
+            what = f"corpus {corpus.name}"
         job.warn(
-            f"the model of {job.record.parent} has changed since this run began: what was found of "
-            "the one before is dropped, and the search begins anew"
+            f"{what} has changed since this run began: what was found of the one before is "
+            "dropped, and the search begins anew"
         )
-    job.add_results(model_sha256=found)
+    job.add_results(**found)
 
 
 def corpus_record(corpus: Corpus) -> store.Corpus:

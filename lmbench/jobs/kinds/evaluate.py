@@ -65,7 +65,7 @@ def _work(job: Job) -> None:
     )
     whole = len(corpus.split(config.split))
     if config.tune:
-        note_model(job, loaded.path)
+        note_model(job, loaded.path, corpus if config.data is not None else None)
     if not job.carries_on:
         job.emit(events.RunStarted(device=str(device)))
     if config.adapts:

@@ -201,14 +201,14 @@ def _about(parent: Run, config: PackConfig) -> About:
     """What the file says of itself; nothing of the machine it was made on."""
     record, lineage = parent.read(), [parent.ref]
     known = record.corpus
-    while record.parent:
-        # A parent may have been deleted since; its name is still worth keeping.
+    while record.parent and record.parent not in lineage:
+        # A parent may have been deleted since, or damaged; its name is still worth keeping.
         lineage.insert(0, record.parent)
         try:
             parent = parent.home.find_run(record.parent, parent.session.name)
+            record = parent.read()
         except LmbenchError:
             break
-        record = parent.read()
     return About(
         title=lineage[-1],
         lineage=tuple(lineage),

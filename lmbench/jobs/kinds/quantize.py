@@ -83,7 +83,8 @@ _TWO_MATRICES = (
 
 
 def work(job: Job) -> None:
-    """Quantize the parent's model; a stop leaves nothing but the statistics."""
+    """Quantize the parent's model; a stop leaves the statistics, and the model where it was being
+    scored already."""
     with contextlib.suppress(StoppedError):
         try:
             _work(job)

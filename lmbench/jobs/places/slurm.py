@@ -39,7 +39,6 @@ class Slurm(Place):
 
     def __init__(self) -> None:
         self._asked = -_ASK_S
-        self._jobs: frozenset[str] = frozenset()
 
     def refusal(self, home: Home) -> str | None:
         missing = [command for command in _COMMANDS if shutil.which(command) is None]
@@ -91,9 +90,9 @@ class Slurm(Place):
                 listed = _call("squeue", "--noheader", "--me", "--array", "--format=%i")
             except LmbenchError:
                 return
-            self._jobs = frozenset(listed.split())
+            jobs = frozenset(listed.split())
             for run, job in submitted.items():
-                if job not in self._jobs:
+                if job not in jobs:
                     _give_up(run, job)
 
     def stop(self, run: Run) -> None:

@@ -91,6 +91,11 @@ class Classes:
         self._schedules: dict[str, Schedule] = {}
         self._sizes: dict[tuple[int, TrainConfig], tuple[SizeClass, int]] = {}
 
+    @property
+    def whole(self) -> bool:
+        """Are all runs made? Until then no class is known."""
+        return len(self.made) == len(self._plan.points)
+
     def rungs(self, run: Run) -> list[int]:
         """The epochs after which a training has a rung; none for what does not train."""
         found = self._of_run.get(run.ref)
@@ -124,9 +129,7 @@ class Classes:
         rungs = rungs_of(halving.first_rung, halving.eta, ramp, size.epochs)
         settings = one_setting(runs, self._records)
         entrants = [self._entrant(setting, rungs) for setting in settings]
-        whole = len(self.made) == len(self._plan.points)
-        # Of a sweep that is still being made the class is not known.
-        known = verdicts(entrants, rungs, halving.eta) if whole else [{} for _ in entrants]
+        known = verdicts(entrants, rungs, halving.eta) if self.whole else [{} for _ in entrants]
         return _Class(rungs, settings, known)
 
     def _entrant(self, setting: Sequence[Run], rungs: Sequence[int]) -> Entrant:
@@ -217,16 +220,18 @@ def watch_rungs(job: Job) -> Callable[[int, float], bool]:
         goes_on = verdict.goes_on if verdict else None
         if not goes_on:
             kind = "waits" if goes_on is None else "stopped"
-            job.halt = Halt(kind, _reason(verdict, epochs, valid_ppl))
+            whole = now is not None and now.whole
+            job.halt = Halt(kind, _reason(verdict, epochs, valid_ppl, whole))
         return job.halt is not None
 
     return halts
 
 
-def _reason(verdict: Verdict | None, epochs: int, valid_ppl: float) -> str:
+def _reason(verdict: Verdict | None, epochs: int, valid_ppl: float, whole: bool = True) -> str:
     if verdict is None:
         there = f"the rung after epoch {epochs} with valid ppl {valid_ppl:.2f}"
-        return f"waits at {there}: other seeds of it are not there"
+        resume = "runs of the sweep are missing, and lmbench sweep resume makes them"
+        return f"waits at {there}: {'other seeds of it are not there' if whole else resume}"
     where = f"rung {verdict.number} (epoch {epochs})"
     own = f"valid ppl {verdict.figure or valid_ppl:.2f}"
     if verdict.goes_on is None:

@@ -85,8 +85,19 @@ def _is_own(path: Path) -> bool:
 
 
 def made_records(session: Session) -> Made:
-    """The runs of a session's sweep that there are, the oldest first. Damaged ones are left out."""
-    return {record.point: (run, record) for run, record in session.records() if record.point}
+    """The runs of a session's sweep that there are, the oldest first, but none before the one that
+    it starts from, which may have been made anew. Damaged ones are left out."""
+    left = {run.ref: (run, record) for run, record in session.records() if record.point}
+    found: Made = {}
+
+    def take(ref: str) -> None:
+        if (one := left.pop(ref, None)) is not None:
+            take(one[1].parent or "")
+            found[one[1].point] = one
+
+    for ref in list(left):
+        take(ref)
+    return found
 
 
 def keep(session: Session, sweep: Sweep, folder: Path) -> None:

@@ -62,7 +62,9 @@ def make_missing_alone(session: Session, place: str = "local") -> list[Run]:
 
 
 def _start_from(run: Run, parent: Run) -> None:
-    """A run that has not begun starts from what is made now in the place of a deleted parent."""
+    """A run that has come to nothing yet starts from what is made now in the place of a deleted
+    parent."""
     record = run.read()
-    if record.started is None and record.status not in LIVE and record.parent != parent.ref:
+    came_to_nothing = not run.has_model and run.status(record) not in (*LIVE, "finished")
+    if came_to_nothing and record.parent != parent.ref:
         run.update(parent=parent.ref)

@@ -1,6 +1,7 @@
 """Packing and benchmarking as runs: files are scored as they run, rows can be compared."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,12 @@ from lmbench.deploy.packed_file.reading import PackedFile, open_packed
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.deploy.runtimes import choose
 from lmbench.deploy.runtimes.choose import Measured
+from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import evaluate
 from lmbench.jobs.worker import work
 from lmbench.model.rnn import build_model, count_weights, shape_of
-from lmbench.session import Home, Run
+from lmbench.session import EventLog, Home, Run
+from lmbench.session.events import TuningPass, Warned
 from lmbench.session.store import Corpus
 from lmbench.training.checkpoint import write_checkpoint
 
@@ -193,6 +196,41 @@ def test_a_search_within_a_size_finds_a_model_whose_file_has_it(home):
 def test_a_packed_file_tells_nothing_of_the_machine_it_was_made_on(home):
     run = worked(trained(home), PackConfig(threads=1), "pack")
     assert str(home.path).encode() not in (run.path / "model.lmpack").read_bytes()
+
+
+def test_packing_tells_of_no_ancestor_twice_and_of_a_damaged_one_its_name(home):
+    run, elder = trained(home), trained(home)
+    for parent in (elder, run):
+        run.update(parent=elder.ref)
+        elder.update(parent=parent.ref)
+        packed = worked(run, PackConfig(threads=1), "pack")
+        about = open_packed(packed.path / "model.lmpack").about
+        assert about.lineage[-2:] == (elder.ref, run.ref)
+    (elder.path / "run.json").write_text("{")
+    worked(run, PackConfig(threads=1), "pack")
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_tuning_whose_text_was_edited_begins_anew(home, edited):
+    folder = home.path / "data" / "mine"
+    shutil.copytree(home.path / "data" / "tiny", folder)
+    config = EvaluateConfig(data="mine", dynamic="sgd", cache=10, tune=True, threads=1, tokens=200)
+    run = worked(trained(home), config, "evaluate")
+    before = tuning_passes(run)
+    if edited:
+        text = (folder / "valid.txt").read_text().splitlines()
+        (folder / "valid.txt").write_text("\n".join(reversed(text)) + "\n")
+    job = Job(run, run.update(status="running"), config, resuming=True, carries_on=True)
+    evaluate.work(job)
+    job.close()
+    after = tuning_passes(run)
+    assert (after == before) != edited
+    warned = [e.message for e in EventLog(run.events_path).poll() if isinstance(e, Warned)]
+    assert [line[:24] for line in warned] == ["corpus mine has changed "] * edited
+
+
+def tuning_passes(run: Run) -> list[TuningPass]:
+    return [e for e in EventLog(run.events_path).poll() if isinstance(e, TuningPass)]
 
 
 def test_a_pack_run_loads_like_any_other(home):

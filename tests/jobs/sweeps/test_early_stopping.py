@@ -21,6 +21,7 @@ from lmbench.jobs.sweeps.status import STOPPED_EARLY, WAITS, sweep_status
 from lmbench.report.compare import compare_runs
 from lmbench.report.pareto_front import front_plot
 from lmbench.session import Home, Run, Session
+from lmbench.session.manage import delete_run
 from lmbench.tui import leaving
 
 LONG = SMALL.replace("epochs: 2", "epochs: 9").replace(", lr: 1.0", "")
@@ -141,6 +142,24 @@ def test_a_resume_leaves_what_was_stopped_early_and_a_run_that_is_resumed_goes_o
     assert runs[1].read().early_stopping == ""
 
 
+def test_what_starts_from_a_training_that_was_made_anew_is_stopped_with_it(
+    sweep_home: Home,
+) -> None:
+    session, runs = start_sweep(sweep_home, RACE.replace("seeds: 2\n", ""))
+    control.stop(session)
+    delete_run(runs[0])
+    again = control.resume(session, failed=False)
+    assert [run.path.name for run in again] == [
+        *("002-train", "003-train", "007-train", "004-quantize", "005-quantize", "006-quantize")
+    ]
+    for run, figure in zip(again, (70.0, 75.0, 80.0), strict=False):
+        come_to(run, 2, figure)
+    control.advance(session)
+    assert [run.read().early_stopping for run in again[:3]] == ["", "stopped", "stopped"]
+    assert again[3].status() == "stopped"
+    assert again[3].read().reason == f"not begun: {again[2].ref} was stopped early"
+
+
 def test_a_sweep_that_is_not_wholly_made_decides_nothing(sweep_home: Home) -> None:
     session, runs = start_sweep(sweep_home, RACE.replace("seeds: 2\n", ""))
     control.delete_run(runs[5])
@@ -148,6 +167,7 @@ def test_a_sweep_that_is_not_wholly_made_decides_nothing(sweep_home: Home) -> No
         assert come_to(run, 2, figure).kind == "waits"
     control.advance(session)
     assert {run.read().early_stopping for run in runs[:3]} == {"waits"}
+    assert "runs of the sweep are missing" in runs[0].read().reason
     control.make_missing(session)
     control.advance(session)
     assert [run.read().early_stopping for run in runs[:3]] == ["stopped", "", "stopped"]

@@ -211,6 +211,21 @@ def test_runs_start_from_what_is_made_in_the_place_of_a_deleted_one(sweep_home: 
     assert again[gone].ref in parents
 
 
+def test_what_failed_behind_a_deleted_training_is_retried_behind_the_new_one(
+    sweep_home: Home,
+) -> None:
+    session, runs = start_sweep(sweep_home)
+    training, point = runs[0], runs[0].read().point
+    children = [run for run in runs if run.read().parent == training.ref]
+    for run in (training, *children):
+        run.update(status="failed", started=1.0, reason="its parent failed")
+    delete_run(training)
+    control.resume(session, failed=True)
+    again = control.made_runs(session)[point]
+    assert {run.read().parent for run in children} == {again.ref}
+    assert {run.status() for run in children} == {"queued"}
+
+
 BREAKS_OFF = [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
 
 
