@@ -12,6 +12,7 @@ from lmbench.jobs.launch_ranks import RankError, launch_agent
 from lmbench.jobs.prepare import check_gpus
 from lmbench.jobs.rendezvous import Rendezvous, read_rendezvous, take_number
 from lmbench.session.attempts import attempt_folder
+from lmbench.session.process import return_to
 from lmbench.session.store import LIVE, Run
 from lmbench.training.thread_environment import worker_environment
 
@@ -40,6 +41,7 @@ def join_ranks(run: Run) -> int:
     node = take_number(run.staging, config.nodes)
     if node is None:
         raise LmbenchError(f"run {run.ref} has all of its {config.nodes} machines")
+    return_to(run.read().cwd)
     os.environ.update(worker_environment())
     try:
         launch_agent(run, config, rendezvous, node)

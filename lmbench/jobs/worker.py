@@ -55,7 +55,7 @@ from lmbench.session.events import (
 )
 from lmbench.session.files import reserve_space
 from lmbench.session.leftovers import remove_leftovers
-from lmbench.session.process import process_started
+from lmbench.session.process import process_started, return_to
 from lmbench.session.store import Run, RunRecord, Status
 from lmbench.training.thread_environment import worker_environment
 
@@ -199,9 +199,7 @@ def _versions() -> dict[str, str]:
 
 
 def _job(run: Run, record: RunRecord, begun_before: bool) -> Job:
-    if record.cwd and Path(record.cwd).is_dir():
-        # Relative paths in the settings mean what they meant to the user who wrote them.
-        os.chdir(record.cwd)
+    return_to(record.cwd)
     resuming = begun_before and run.checkpoint("last") is not None
     anew = begun_before and not resuming
     # What a search logged after its last try is done again.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["current_folder", "process_started", "python", "same_start"]
+__all__ = ["current_folder", "process_started", "python", "return_to", "same_start"]
 
 # Elsewhere than on Linux, start times of one process can differ by a correction of the clock.
 _SAME_START_S = 0.001 if sys.platform == "linux" else 1.0
@@ -53,6 +53,13 @@ def _linux_process_started(pid: int) -> float | None:
 def same_start(one: float, other: float) -> bool:
     """Are these start times of one process number the same process's?"""
     return abs(one - other) < _SAME_START_S
+
+
+def return_to(folder: str) -> None:
+    """Work in the `current_folder` that a command was given in, if it is still there: relative
+    paths in the settings mean what they meant to the user who wrote them."""
+    if folder and Path(folder).is_dir():
+        os.chdir(folder)
 
 
 def current_folder() -> str:

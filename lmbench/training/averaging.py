@@ -69,7 +69,7 @@ class Averages:
             self._losses.append(loss)
         if not before or not loss > min(before):
             return False
-        self._means = {n: p.detach().clone() for n, p in self._parameters.items()}
+        self._means = dict(zip(self._parameters, map(torch.clone, self._weights()), strict=True))
         self._count = 1
         return True
 
@@ -84,9 +84,15 @@ class Averages:
         if masks_changed:
             self.end()
             return
-        weights = [p.detach() for p in self._parameters.values()]
-        self._average(list(self._means.values()), weights, self._count)
+        self._average(list(self._means.values()), self._weights(), self._count)
         self._count += 1
+
+    def _weights(self) -> list[Tensor]:
+        """The weights that are trained: the dense ones, where the model holds masked ones beside
+        them."""
+        maskers = {} if self._scheduler is None else self._scheduler.zeros_mask_dict
+        dense = {p: masker.dense(p) for masker, p in masked_parameters(self._model, maskers)}
+        return [dense.get(p, p).detach() for p in self._parameters.values()]
 
     def end(self) -> None:
         """Forget the averages."""

@@ -14,7 +14,9 @@ from waiting import until
 from lmbench.cli import run as lmbench
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch, launch_ranks
+from lmbench.jobs.job import Job
 from lmbench.jobs.join_ranks import join_ranks
+from lmbench.jobs.kinds import train
 from lmbench.jobs.rendezvous import (
     Rendezvous,
     announce,
@@ -25,6 +27,7 @@ from lmbench.jobs.rendezvous import (
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.attempts import FencedError, attempt_folder, begin_attempt
 from lmbench.session.events import Checkpoint
+from lmbench.training.ranks import Ranks
 
 ONE: dict[str, Any] = {"gpus": 2, "allow_cpu": True, "device": "cpu", "dropout": 0.3}
 TWO: dict[str, Any] = ONE | {"gpus": 1, "nodes": 2}
@@ -77,6 +80,31 @@ def test_a_worker_that_waits_for_machines_ends_when_a_newer_attempt_has_begun(ho
         patch.setattr(launch_ranks, "announce", announced)
         with pytest.raises(FencedError, match="a newer attempt at this run has begun"):
             launch_ranks._have_joined(waiting, 2, Rendezvous("host:1", resuming=False))
+
+
+def test_paths_mean_on_a_joined_machine_what_they_meant_to_the_user(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, elsewhere = new_run(home, "train", **TWO), home.path / "elsewhere"
+    elsewhere.mkdir()
+    run.update(status="running", cwd=str(elsewhere), attempt=1)
+    begin_attempt(run.path, 1)
+    announce(attempt_folder(run.path, 1), Rendezvous("host:1", resuming=False))
+    monkeypatch.setattr(Run, "status", lambda *_: "running")
+    found: list[Path] = []
+    monkeypatch.setattr("lmbench.jobs.join_ranks.launch_agent", lambda *_: found.append(Path.cwd()))
+    assert join_ranks(run) == 1
+    assert found == [elsewhere]
+
+
+def test_a_rank_with_another_text_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_run(home, "train")
+    job = Job(run, run.update(status="running"), run.config(), resuming=False)
+    ranks = Ranks()
+    monkeypatch.setattr(ranks, "agree", lambda decide: "0" * 32)
+    with pytest.raises(LmbenchError, match=r"another text here than .*, there 000000000000\)"):
+        train.work(job, ranks)
+    job.close()
 
 
 @pytest.mark.slow

@@ -91,6 +91,21 @@ def test_running_out_of_memory_says_what_was_tried_and_what_would_fit(
     assert f"--batch-size {fits.batch_size} --bptt {fits.bptt} should fit" in line
 
 
+def test_of_several_processes_each_has_its_part_of_the_batch_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Memory:
+        available = 2 * 2**30
+
+    monkeypatch.setattr(train.psutil, "virtual_memory", Memory)
+    wanted = config(batch_size=4000, bptt=70, gpus=4, nodes=2, allow_cpu=True)
+    line = train.out_of_memory_line(wanted, 33_278, torch.device("cpu"))
+    part = fitting(config(batch_size=500, bptt=70), 33_278, Memory.available)
+    assert part is not None
+    assert "tried --batch-size 4000 --bptt 70" in line
+    assert f"--batch-size {8 * part.batch_size} --bptt {part.bptt} should fit" in line
+
+
 def test_the_allocators_own_words_are_recognised() -> None:
     error = RuntimeError(
         "[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory"

@@ -259,6 +259,23 @@ def test_masks_hold_for_averages_that_are_of_denser_weights() -> None:
     assert int((model.weight == 0).sum()) == 0
 
 
+def test_averages_are_of_the_dense_weights_where_the_model_holds_masked_ones() -> None:
+    model = nn.Linear(4, 4, bias=False)
+    scheduler = CompressionScheduler(model)
+    averages = Averages(model, 0, scheduler)
+    masker, dense = scheduler.zeros_mask_dict["weight"], model.weight.detach().clone()
+    masker.use_double_copies, masker.mask = True, torch.eye(4) > 0
+    masker.apply_mask(model.weight)
+    averages.judge(1.0, masks_changed=False)
+    assert averages.judge(2.0, masks_changed=False)
+    averages.update(masks_changed=False)
+    assert torch.equal(averages.state()["means"]["weight"], dense)
+    # Validated under the mask of now.
+    masker.mask = ~masker.kept(dense)
+    with averages.applied():
+        assert torch.equal(model.weight, dense * masker.kept(dense))
+
+
 def test_a_model_that_is_quantized_while_it_trains_keeps_the_image_of_its_averages(
     tmp_path: Path,
 ) -> None:

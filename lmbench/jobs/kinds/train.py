@@ -91,6 +91,13 @@ def work(job: Job, ranks: Ranks = ALONE) -> None:
     # Of an earlier lmbench, whose settings left the default's name out.
     begun_on = job.record.corpus.name if job.record.corpus else None
     corpus = open_corpus(config.data or begun_on, job.home.path, vocab=config.vocab)
+    theirs = ranks.agree(lambda: corpus.fingerprint[:32])
+    if theirs != corpus.fingerprint[:32]:
+        raise LmbenchError(
+            f"corpus {corpus.name} is another text here than on the first machine (fingerprint "
+            f"{corpus.fingerprint[:12]}, there {str(theirs)[:12]}): --data names a folder that all "
+            "of them see"
+        )
     print(corpus.describe_choice(), flush=True)
     check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
     if ranks.first:
@@ -438,13 +445,15 @@ def out_of_memory_line(config: TrainConfig, ntoken: int, device: torch.device) -
     else:
         available = psutil.virtual_memory().available
         threads = torch.get_num_threads()
-    config = config.model_copy(update={"threads": threads})
-    need = estimate(config, ntoken).bytes
+    # Each of several processes has its part of the batch.
+    parts, alone = config.processes, {"threads": threads, "gpus": 1, "nodes": 1}
+    share = config.model_copy(update={**alone, "batch_size": config.batch_size // parts})
+    need = estimate(share, ntoken).bytes
     line = (
         f"out of memory on {device}: tried --batch-size {config.batch_size} --bptt {config.bptt} "
         f"over {ntoken:,} types, about {size(need)} of {size(available)}"
     )
-    fits = fitting(config, ntoken, available)
-    if fits is None or fits == config:
+    fits = fitting(share, ntoken, available)
+    if fits is None or fits == share:
         return f"{line}; close other programs, or use smaller --nhid and --emsize"
-    return f"{line}; --batch-size {fits.batch_size} --bptt {fits.bptt} should fit"
+    return f"{line}; --batch-size {parts * fits.batch_size} --bptt {fits.bptt} should fit"
