@@ -90,8 +90,10 @@ class Averages:
     def _weights(self) -> list[Tensor]:
         """The weights that are trained: the dense ones, where the model holds masked ones beside
         them."""
-        maskers = {} if self._scheduler is None else self._scheduler.zeros_mask_dict
-        dense = {p: masker.dense(p) for masker, p in masked_parameters(self._model, maskers)}
+        dense: dict[Tensor, Tensor] = {}
+        if self._scheduler is not None:
+            masked = masked_parameters(self._model, self._scheduler.zeros_mask_dict)
+            dense = {parameter: masker.dense(parameter) for masker, parameter in masked}
         return [dense.get(p, p).detach() for p in self._parameters.values()]
 
     def end(self) -> None:

@@ -167,9 +167,10 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
         command = command_for(
             "train", FIRST_STEPS.settings, name=FIRST_STEPS.name, session=session.name
         )
-        run = make_run(session, "train", config, name=FIRST_STEPS.name, command=command)
-        launch.start(run)
-        return run
+        with launch.all_or_none() as made:
+            made.append(make_run(session, "train", config, name=FIRST_STEPS.name, command=command))
+            launch.start(made[0])
+        return made[0]
 
     # -- WikiText-2 ----------------------------------------------------------------------------
 

@@ -144,8 +144,9 @@ class Bench(Messages):
         if session != self.session:
             self.flush()
             self.saved_state = SavedState(session)
-            # Keys of runs are nearly the same in all sessions: none may act on one of the other's.
-            self.snapshot = Snapshot()
+        # Keys of runs are nearly the same in all sessions: none may act on one of another's. And
+        # what is not read yet of this one is not gone.
+        self.snapshot = Snapshot()
         self.session = session
         self._deferred, self._last_error, self._awaited, self._proposed = None, "", "", ""
         self.forget_news()

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import ClassVar
 
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Static
@@ -14,7 +13,7 @@ from textual.widgets import Static
 from lmbench.report.numbers import plural
 from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.tui.compare.selection import Compared, Table, folder_of
-from lmbench.tui.kit.grid import Column, Grid
+from lmbench.tui.kit.grid import Column, Grid, GridPanel
 from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
 
 __all__ = ["ComparePanel", "ScatterPanel", "TablePanel"]
@@ -68,7 +67,7 @@ class ComparePanel(Panel):
         self.compared = compared
 
 
-class TablePanel(ComparePanel):
+class TablePanel(ComparePanel, GridPanel):
     """The table, in the order that is asked for."""
 
     TITLE = "Compare"
@@ -111,23 +110,11 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
             tooltip="Reverse the order",
         ),
     ]  # fmt: skip
-    DEFAULT_CSS = """
-    TablePanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
-    """
-
-    def compose(self) -> ComposeResult:
-        yield Grid()
-        yield Static("", id="nothing", markup=False)
 
     def refresh_view(self) -> None:
         compared, grid = self.compared, self.query_one(Grid)
         rows = compared.rows()
-        grid.display = bool(rows)
-        nothing = self.query_one("#nothing", Static)
-        nothing.display = self.can_focus = not rows
-        if rows and self.has_focus:
-            grid.focus()
-        update_static(nothing, compared.invitation)
+        self.show_grid(bool(rows), compared.invitation)
         names = [name for name, _ in self._columns]
         by = compared.order.by
         sorted_by = names.index(by) if by in names else -1

@@ -97,6 +97,9 @@ class Requests:
         index of the vocabulary."""
         if of is not None:
             settings = settings | {"prompt": " ".join(of.prompt)}
+            if of.alive:
+                # What has been written of it is recorded.
+                await self.halt([of])
         request = messages.Write(
             id=draft.id,
             run=str(view.run.path),

@@ -8,16 +8,19 @@ from typing import ClassVar
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
+from textual.app import ComposeResult
 from textual.events import Click
 from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
+from textual.widgets import Static
 
 from lmbench.printable import printable
 from lmbench.tui.kit.bars import sparkbars
 from lmbench.tui.kit.lines_view import LinesView, keep_line_in_view
+from lmbench.tui.kit.panel import Panel, update_static
 
-__all__ = ["Cell", "Column", "Grid", "Row"]
+__all__ = ["Cell", "Column", "Grid", "GridPanel", "Row"]
 
 
 _BLANKS = str.maketrans("\n\t", "  ")
@@ -239,3 +242,24 @@ def _fit(text: str, width: int, left: bool) -> str:
     if length > width:
         return set_cell_size(text, max(width - 1, 0)) + "…"[: width > 0]
     return text + " " * (width - length) if left else " " * (width - length) + text
+
+
+class GridPanel(Panel):
+    """A panel with a table, or with words where that has no rows; the focus goes along."""
+
+    DEFAULT_CSS = """
+    GridPanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield Grid()
+        yield Static("", id="nothing", markup=False)
+
+    def show_grid(self, shown: bool, words: str = "") -> None:
+        """Show the table, or in its place the words."""
+        grid, nothing = self.query_one(Grid), self.query_one("#nothing", Static)
+        focused = self.has_focus if shown else grid.has_focus
+        grid.display, nothing.display, self.can_focus = shown, not shown, not shown
+        update_static(nothing, words)
+        if focused:
+            (grid if shown else self).focus()

@@ -14,6 +14,7 @@ import yaml
 from lmbench.config import QuantizeConfig, changed_settings, validate
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import name_of_file
 from lmbench.jobs.prepare import command_for, make_run
 from lmbench.session import Run
@@ -108,19 +109,26 @@ def start_quantize_run(parent: Run, chosen: Candidate) -> Run:
     """
     from lmbench.jobs import launch
 
-    session = parent.session
-    if chosen.preset:
-        given: dict[str, Any] = {"preset": chosen.preset}
-    else:
-        folder = session.path / "quantization"
-        folder.mkdir(exist_ok=True)
-        path = _free(folder, parent.path.name)
-        write_atomic(path, yaml.safe_dump(dict(chosen.settings), sort_keys=False).encode())
-        given = {"config": name_of_file(path, session.home)}
-    config = validate(QuantizeConfig, given)
-    command = command_for("quantize", changed_settings(config), parent=parent.ref, name=chosen.name)
-    run = make_run(session, "quantize", config, parent=parent, name=chosen.name, command=command)
-    launch.start(run)
+    session, name, path = parent.session, chosen.name, None
+    try:
+        if chosen.preset:
+            given: dict[str, Any] = {"preset": chosen.preset}
+        else:
+            folder = session.path / "quantization"
+            folder.mkdir(exist_ok=True)
+            path = _free(folder, parent.path.name)
+            write_atomic(path, yaml.safe_dump(dict(chosen.settings), sort_keys=False).encode())
+            given = {"config": name_of_file(path, session.home)}
+        config = validate(QuantizeConfig, given)
+        command = command_for("quantize", changed_settings(config), parent=parent.ref, name=name)
+        with launch.all_or_none() as made:
+            run = make_run(session, "quantize", config, parent=parent, name=name, command=command)
+            made.append(run)
+            launch.start(run)
+    except (LmbenchError, OSError):
+        if path is not None:
+            path.unlink(missing_ok=True)
+        raise
     return run
 
 

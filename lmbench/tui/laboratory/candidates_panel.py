@@ -14,8 +14,8 @@ from textual.widgets import Static
 
 from lmbench.report import numbers
 from lmbench.tui.bench.snapshots import one_line
-from lmbench.tui.kit.grid import Cell, Column, Grid
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.grid import Cell, Column, Grid, GridPanel
+from lmbench.tui.kit.panel import update_static
 from lmbench.tui.laboratory.candidates import Candidate, best_first
 from lmbench.tui.laboratory.packed_size import size_note
 from lmbench.tui.laboratory.state import LaboratoryState
@@ -35,10 +35,11 @@ _COLUMNS = (
 _GOOD, _POOR = 0.5, 5.0
 # Lines that are left to the list where a candidate's settings take many.
 _LISTED = 3
+_NONE_YET = "No candidate yet: Enter evaluates the draft, u the published settings."
 _SIGNS = {"waiting": "waiting …", "running": "running …"}
 
 
-class CandidatesPanel(Panel):
+class CandidatesPanel(GridPanel):
     """Posts `DraftLoaded` when a candidate became the draft."""
 
     class DraftLoaded(Message):
@@ -57,7 +58,6 @@ that is not plain. **Enter** loads a candidate into the draft,
         Binding("x", "remove", "remove", id="lab.remove", tooltip="Remove the candidate"),
     ]
     DEFAULT_CSS = """
-    CandidatesPanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
     CandidatesPanel #settings { height: auto; min-height: 1; color: $text-muted; }
     """
 
@@ -67,21 +67,15 @@ that is not plain. **Enter** loads a candidate into the draft,
         self.tied = False
 
     def compose(self) -> ComposeResult:
-        yield Grid()
+        yield from super().compose()
         yield Static("", id="settings", markup=False)
-        yield Static(
-            "No candidate yet: Enter evaluates the draft, u the published settings.",
-            id="nothing",
-            markup=False,
-        )
 
     def refresh_view(self) -> None:
         found = best_first(self.state.candidates)
-        grid = self.query_one(Grid)
-        grid.display = self.query_one("#settings").display = bool(found)
-        self.query_one("#nothing").display = self.can_focus = not found
+        self.show_grid(bool(found), _NONE_YET)
+        self.query_one("#settings").display = bool(found)
         rows = tuple((str(c.number), self._cells(c)) for c in found)
-        grid.show(self._columns([c.name for c in found]), rows)
+        self.query_one(Grid).show(self._columns([c.name for c in found]), rows)
         waiting = sum(c.state in ("waiting", "running") for c in found)
         self.set_subtitle(f"{waiting} to be evaluated" if waiting else "")
         self._show_settings()

@@ -109,7 +109,7 @@ class LaboratoryState:
         else:
             pending, self._pending, self.progress = self._pending, None, None
             self._apply(pending, message)
-        self._changed(isinstance(message, messages.Evaluated))
+        self._changed(not isinstance(message, messages.Progress))
 
     def _apply(self, pending: messages.Message, answer: messages.Message) -> None:
         match pending, answer:
@@ -146,7 +146,9 @@ class LaboratoryState:
 
     def _fail(self, problem: str) -> None:
         self.problem, self._pending, self.progress = problem, None, None
-        self.candidates = [c for c in self.candidates if c.state in ("evaluated", "failed")]
+        if (running := self._running) is not None:
+            # Those behind it wait for the next opening; it would end that, too.
+            self._replace(replace(running, state="failed", problem=problem))
         self.level_pending = False
 
     @property

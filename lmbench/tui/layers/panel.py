@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Static
 
 from lmbench.printable import one_line
 from lmbench.report.numbers import plural
 from lmbench.tui.bench.float_model_run import is_training
 from lmbench.tui.bench.snapshots import RunView
-from lmbench.tui.kit.grid import Grid
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.grid import Grid, GridPanel
 from lmbench.tui.kit.sort_order import SortOrder
 from lmbench.tui.layers.tables import (
     Table,
@@ -30,7 +27,7 @@ __all__ = ["LayersPanel"]
 _Kind = Literal["sparsity", "quantization", "packed"]
 
 
-class LayersPanel(Panel):
+class LayersPanel(GridPanel):
     """Live while a run prunes."""
 
     TITLE = "Layers"
@@ -60,18 +57,11 @@ run none): the distribution of its weights, its gates, its sparsity over time.
             tooltip="Sparsity, or how modules were quantized",
         ),
     ]
-    DEFAULT_CSS = """
-    LayersPanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
-    """
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._order = SortOrder()
         self._prefers: _Kind = "quantization"
-
-    def compose(self) -> ComposeResult:
-        yield Grid()
-        yield Static("", id="nothing", markup=False)
 
     def on_mount(self) -> None:
         kept = self.bench.recall("layers")
@@ -96,15 +86,9 @@ run none): the distribution of its weights, its gates, its sparsity over time.
 
     def refresh_view(self) -> None:
         view, table = self.bench.selected_run, self.table
-        empty = view is None or table is None
-        self.query_one(Grid).display = not empty
-        self.query_one("#nothing").display = empty
-        self.can_focus = empty
         if view is None or table is None:
+            self.show_grid(False, _nothing(view, self.bench.snapshot.complete))
             self.set_subtitle("")
-            update_static(
-                self.query_one("#nothing", Static), _nothing(view, self.bench.snapshot.complete)
-            )
         elif table == "sparsity":
             assert view.sparsity is not None
             parent = self.bench.snapshot.run(view.parent or "")
@@ -122,6 +106,7 @@ run none): the distribution of its weights, its gates, its sparsity over time.
 
     def _show(self, table: Table) -> None:
         """In the order that is asked for: as they come, or by a column, the largest first."""
+        self.show_grid(True)
         columns = table.columns
         titles = [column.title for column in columns]
         by = titles.index(self._order.by) if self._order.by in titles else -1

@@ -149,15 +149,14 @@ flatten the rest: ↑ marks them, **a** shows them.
         titles[chosen] = f" {titles[chosen]} "
         self.set_tabs(list(titles.items()), chosen, " ")
         view = self.view
-        notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
+        notes = ["held"] if self._frozen is not None else []
+        notes += ["log" if view.kind in view.logs else "linear", view.x_axis]
         if self._shown.picture.clipped:
             notes.append("↑ above")
         if view.smoothing:
             notes.append(f"smooth {view.smoothing:g}")
         if self._shown.zoomed:
             notes.append("zoomed")
-        if self._frozen is not None:
-            notes.append("held")
         room = self.content_size.width - _FRAME_TAKES
         if of := self._trainings_of_others():
             notes.append(f"of {', '.join(run.title for run in of)}")

@@ -125,10 +125,7 @@ opened again, the draft is back. The last eight drafts are kept.
         """Begin with a preset, or, where that does not fit the model, with one made for it."""
         self._load(_FIRST)
         if self._checked.problems:
-            assert self._config is not None
-            self._source, self._saved = GRADUAL, schedule_for(self._config)
-            self.editor.load_text(drafts(self.bench).get(GRADUAL, self._saved))
-            self._check()
+            self._load(GRADUAL)
 
     def on_resize(self, event: Resize) -> None:
         self.query_one("#verdict", Static).update(self._verdict())
@@ -162,13 +159,17 @@ opened again, the draft is back. The last eight drafts are kept.
         beside = self.bench.home.path / source
         path = text = None
         try:
-            path = beside if beside.is_file() else find_schedule(typed_path(source))
-            text = path.read_text(encoding="utf-8")
+            if source == GRADUAL:
+                assert self._config is not None
+                text = schedule_for(self._config)
+            else:
+                path = beside if beside.is_file() else find_schedule(typed_path(source))
+                text = path.read_text(encoding="utf-8")
         except (ScheduleError, OSError, UnicodeDecodeError) as error:
             if draft is None:
                 self.bench.show_error(LmbenchError(f"{source}: {error}"))
                 return False
-        preset = source in preset_names()
+        preset = source in (GRADUAL, *preset_names())
         self._source, self._path = source, "" if preset else source
         self._file = None if preset or path is None else path.resolve()
         self._saved = text
@@ -263,7 +264,8 @@ opened again, the draft is back. The last eight drafts are kept.
 
     def action_begin(self) -> None:
         own = choices.own_schedules(self.bench.session) if self.bench.session else []
-        offered = [*own, *choices.schedules(), (_FILE, "by its path")]
+        made = (GRADUAL, "made for this model: each matrix to 80%, step by step")
+        offered = [*own, made, *choices.schedules(), (_FILE, "by its path")]
 
         def taken(value: str | None) -> None:
             if value == _FILE:

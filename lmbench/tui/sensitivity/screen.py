@@ -26,7 +26,7 @@ from lmbench.jobs.prepare import command_for, inherited_settings
 from lmbench.printable import one_line
 from lmbench.report import numbers
 from lmbench.session import Run
-from lmbench.tui.bench.float_model_run import subject_of
+from lmbench.tui.bench.float_model_run import subject_of, with_float_model
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit import choices
@@ -117,8 +117,11 @@ class SensitivityScreen(BenchScreen[None]):
 
     @property
     def subject(self) -> RunView | None:
-        """The run whose model was pruned; None where it is gone, or of another session."""
+        """The run whose model was pruned; None where it is gone, of another session, or not read
+        yet."""
         snapshot, key = self.bench.snapshot, self.bench.selected
+        if snapshot.reading and with_float_model(snapshot.by_key, key) is None:
+            return None
         subject, chosen = subject_of(snapshot.by_key, key), snapshot.run(key)
         if chosen is None or chosen.kind != "sensitivity" or subject is None:
             return subject
@@ -128,6 +131,8 @@ class SensitivityScreen(BenchScreen[None]):
     @property
     def invitation(self) -> str:
         subject, measured = self.subject, self.measured
+        if subject is None and self.bench.snapshot.reading:
+            return "The session is still being read …"
         if subject is None:
             return _GONE if measured else "A trained run is needed: Esc, then n starts one."
         if measured is not None:
@@ -259,8 +264,7 @@ class SensitivityScreen(BenchScreen[None]):
             return
         self.bench.select(run.path.name)
         self.bench.show_message(f"run {run.id} prunes {subject.title} as suggested")
-        if not self.gone:
-            self.dismiss(None)
+        self.finish()
         await self.bench.refresh_snapshot()
 
     async def action_form(self) -> None:
@@ -311,10 +315,12 @@ def _measure(parent: Run) -> Run:
 
     config = SensitivityConfig()
     command = command_for("sensitivity", {}, parent=parent.ref)
-    run = parent.session.new_run(
-        config, "sensitivity", name="sensitivity", parent=parent, command=command
-    )
-    launch.start(run)
+    with launch.all_or_none() as made:
+        run = parent.session.new_run(
+            config, "sensitivity", name="sensitivity", parent=parent, command=command
+        )
+        made.append(run)
+        launch.start(run)
     return run
 
 

@@ -23,8 +23,8 @@ from lmbench.report.plots.series import MARKERS
 from lmbench.tui.bench.run_marks import SERIES_COLOURS
 from lmbench.tui.bench.run_place import where_of
 from lmbench.tui.kit.filter_input import FilterInput
-from lmbench.tui.kit.grid import Grid
-from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
+from lmbench.tui.kit.grid import Grid, GridPanel
+from lmbench.tui.kit.panel import PicturePanel, update_static
 from lmbench.tui.kit.status_lines import bar
 from lmbench.tui.sweeps.columns import Line, rung_of
 from lmbench.tui.sweeps.study import Level, Study
@@ -37,7 +37,7 @@ CHARTS = ("front", "importance", "slice")
 _LABEL = 14
 
 
-class SweepTable(Panel):
+class SweepTable(GridPanel):
     """A line for each run of the sweep, or for each setting."""
 
     TITLE = "Sweep"
@@ -73,7 +73,6 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
                 tooltip="Reverse the order"),
     ]  # fmt: skip
     DEFAULT_CSS = """
-    SweepTable #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
     SweepTable #detail { height: 1; color: $text-muted; }
     .-narrow SweepTable #detail { height: 2; }
     """
@@ -91,9 +90,8 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
 
     def compose(self) -> ComposeResult:
         yield FilterInput()
-        yield Grid()
+        yield from super().compose()
         yield Static("", id="detail", markup=False)
-        yield Static("", id="nothing", markup=False)
 
     def take_focus(self) -> None:
         box, grid = self.query_one(FilterInput), self.query_one(Grid)
@@ -104,11 +102,13 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
         study, grid = self.study, self.query_one(Grid)
         study.follow(self.bench.snapshot)
         columns, rows, sorted_by, self.lines = study.table()
-        empty = study.state is None
-        grid.display = self.query_one("#detail").display = not empty
-        nothing = self.query_one("#nothing", Static)
-        nothing.display = self.can_focus = empty
-        update_static(nothing, self._nothing())
+        there = study.state is not None
+        self.show_grid(there, self._nothing())
+        self.query_one("#detail").display = there
+        if all(line.key != grid.cursor_key for line in self.lines):
+            # In the line of its setting the cursor stands on the same run.
+            its = (one.key for one in self.lines for v in one.views if v.key == grid.cursor_key)
+            grid.cursor_key = next(its, grid.cursor_key)
         grid.show(columns, rows, (), sorted_by)
         self.choose()
         self.set_subtitle(study.words)

@@ -394,6 +394,21 @@ async def test_w_and_r_write_with_the_number_that_is_typed(full):
         assert dials(pilot).values["seed"] == second["seed"]
 
 
+async def test_a_text_that_is_branched_off_while_it_is_written_is_halted_and_so_recorded(
+    full, monkeypatch
+):
+    monkeypatch.setattr(SamplerDouble, "answers", False)
+    async with opened(full) as pilot:
+        await typed(pilot, "in")
+        await press(pilot, "enter", "down", "down")
+        sampler().write(sampler().writes[0], end=False)
+        await press(pilot, "right", "right", "enter", "down", "enter")
+        first, branch = sampler().writes
+        halts = [message for message in sampler().sent if isinstance(message, Halt)]
+        assert [halt.id for halt in halts] == [first.id] == [branch.of]
+        assert sampler().sent.index(halts[0]) < sampler().sent.index(branch)
+
+
 async def test_i_goes_to_the_prompt_and_y_copies_the_text(full):
     async with opened(full) as pilot:
         await typed(pilot, "in")

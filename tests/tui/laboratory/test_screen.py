@@ -19,8 +19,10 @@ from textual.widgets import OptionList, Static
 
 from lmbench.config import TrainConfig
 from lmbench.distiller.schedules.checking import load_schedule
+from lmbench.errors import LmbenchError
 from lmbench.jobs.hosts import laboratory_messages as messages
 from lmbench.jobs.hosts.laboratory_messages import Prune, Refused
+from lmbench.session import Run
 from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
 from lmbench.tui.bench.float_model_run import subject_of
@@ -71,6 +73,51 @@ async def test_keys_turn_precision_clip_channels_and_mode_of_one_module(lab):
         assert "1 changed" in words(pilot)
         await press(pilot, "0")
         assert screen.state.draft["overrides"] == {}
+
+
+async def test_a_candidate_that_ends_the_laboratory_is_not_evaluated_at_the_next_opening(
+    lab, monkeypatch
+):
+    class Deadly(Laboratory):
+        async def send(self, message: messages.Message) -> None:
+            Laboratory.asked.append(message)
+            if isinstance(message, messages.Evaluate):
+                self._received(messages.Died(reason="the laboratory is gone: killed"))
+            elif isinstance(message, messages.OpenModel):
+                self._received(laboratory_double.ready(message))
+
+    monkeypatch.setattr(LabScreen, "client_class", Deadly)
+    async with opened(lab, "l", "u") as pilot:
+        states = [(c.name, c.state) for c in screen_of(pilot, LabScreen).state.candidates]
+        assert states == [("as it is", "failed"), *((name, "waiting") for name in PUBLISHED)]
+        assert "the laboratory is gone: killed" in candidates(pilot)[-1].problem
+        monkeypatch.setattr(LabScreen, "client_class", Laboratory)
+        await press(pilot, "escape", "l")
+        assert {c.name for c in candidates(pilot)} == set(PUBLISHED)
+        assert {c.state for c in candidates(pilot)} == {"evaluated"}
+
+
+@pytest.mark.parametrize("keys", [("tab", "u", "down"), ("u", "tab", "down")])
+async def test_the_arrows_move_over_candidates_that_came_while_the_panel_had_the_focus(lab, keys):
+    async with opened(lab, "l", *keys) as pilot:
+        panel = pilot.app.screen.query_one(CandidatesPanel)
+        assert panel.query_one(Grid).has_focus
+        assert panel.chosen == candidates(pilot)[1]
+        await press(pilot, *["x"] * len(PUBLISHED), "x")
+        assert candidates(pilot) == []
+        assert panel.has_focus
+
+
+async def test_a_run_of_a_candidate_that_cannot_be_started_leaves_nothing(lab, monkeypatch):
+    def fails(run: Run) -> None:
+        raise LmbenchError("no supervisor")
+
+    monkeypatch.setattr("lmbench.jobs.launch.start", fails)
+    before = len(lab.session.runs())
+    async with opened(lab, "l", "b", "enter", "K") as pilot:
+        await until(pilot, lambda: "no supervisor" in words(pilot))
+    assert len(lab.session.runs()) == before
+    assert list((lab.session.path / "quantization").iterdir()) == []
 
 
 async def test_a_makes_the_keys_change_all_modules(lab):

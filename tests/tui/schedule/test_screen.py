@@ -45,6 +45,24 @@ async def test_it_begins_with_a_preset_in_order_drawn_beside_the_text(full):
         assert "100%" in drawn
 
 
+async def test_the_schedule_that_was_made_for_a_model_can_be_had_again(full):
+    run = full.new("train", "gated")
+    run.update(config={**run.read().config, "model": "GRU", "nlayers": 1})
+    async with driving.opened(full, "S", run=run.path.name) as pilot:
+        made = screen(pilot).editor.text
+        assert "# Each matrix pruned to 80%" in made
+        screen(pilot).editor.load_text(f"# mine\n{made}")
+        await press(pilot, "escape", "S")
+        assert screen(pilot).editor.text.startswith("# mine")
+        assert "The draft of gradual-80 is back; Ctrl+O can start anew." in verdict(pilot)
+        await press(pilot, "ctrl+o")
+        offered = screen_of(pilot, ChoiceDialog)
+        await press(pilot, "g", "enter")
+        assert offered is not pilot.app.screen
+        await press(pilot, "a")
+        assert screen(pilot).editor.text == made
+
+
 async def test_every_curve_has_its_line_in_the_legend_or_is_counted(full):
     run = full.new("train", "deep")
     run.update(config={**run.read().config, "nlayers": 4})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from functools import partial
 
 import driving
@@ -9,9 +11,13 @@ import pytest
 import yaml
 from driving import bench_of, press, screen_of, settled, until, words
 from laboratory_double import MATRICES, measure
+from waiting import LIMIT_S
 
 from lmbench.distiller.schedules.suggest import pruning_epochs
+from lmbench.errors import LmbenchError
+from lmbench.session import Run
 from lmbench.session.manage import delete_run
+from lmbench.tui.help_screen import HelpScreen
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.sensitivity.screen import SensitivityScreen
@@ -75,6 +81,45 @@ async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monk
     assert {p["ending_epoch"] for p in schedule["policies"]} == {4}
     assert record.config["epochs"] == 6
     assert (lab.home.path / record.config["compress"]).is_file()
+
+
+async def test_what_covers_the_screen_when_a_start_ends_stays(lab, started, monkeypatch):
+    checked = threading.Event()
+
+    def check(*_: object, **__: object) -> None:
+        assert checked.wait(LIMIT_S)
+
+    monkeypatch.setattr("lmbench.tui.kit.make_and_launch.check_training", check)
+    measure(lab)
+    async with opened(lab, "v") as pilot:
+        await pilot.press("ctrl+s", "question_mark")
+        await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
+        checked.set()
+        await until(pilot, lambda: bool(started) and "prunes" in bench_of(pilot).recent_message)
+        screen_of(pilot, HelpScreen)
+        await press(pilot, "escape")
+        await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
+
+
+async def test_a_measurement_that_cannot_be_started_leaves_no_run(lab, monkeypatch):
+    def fails(run: Run) -> None:
+        raise LmbenchError("no supervisor")
+
+    monkeypatch.setattr("lmbench.jobs.launch.start", fails)
+    before = len(lab.session.runs())
+    async with opened(lab, "v", "r") as pilot:
+        await until(pilot, lambda: "no supervisor" in words(pilot))
+    assert len(lab.session.runs()) == before
+
+
+async def test_while_the_session_is_read_it_says_so(lab):
+    async with opened(lab, "v") as pilot:
+        bench, screen = bench_of(pilot), screen_of(pilot, SensitivityScreen)
+        assert screen.subject is not None
+        # As its first slice is, without the selected run.
+        bench.snapshot = replace(bench.snapshot, runs=(), by_key={}, unread=3)
+        assert screen.subject is None
+        assert screen.invitation == "The session is still being read …"
 
 
 async def test_the_curves_of_a_model_that_is_gone_prune_no_other(lab, started):

@@ -7,7 +7,7 @@ from typing import Any
 
 import driving
 import pytest
-from driving import bench_of, screen_of, words
+from driving import bench_of, screen_of, settled, words
 from driving import press_in_turn as press
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
@@ -35,6 +35,19 @@ async def go_to(pilot: Pilot[None], screen: SessionsScreen, name: str) -> None:
 
 def names(world: Any) -> list[str]:
     return [session.name for session in world.home.sessions()]
+
+
+async def test_opening_the_open_session_takes_no_unread_run_for_a_deleted_one(full, monkeypatch):
+    async with opened(full) as pilot:
+        screen = screen_of(pilot, SessionsScreen)
+        await go_to(pilot, screen, full.session.name)
+        # The first look comes to its first run alone.
+        monkeypatch.setattr("lmbench.tui.bench.session_watcher._FIRST_SLICE_S", -1.0)
+        said: list[str] = []
+        monkeypatch.setattr(bench_of(pilot), "show_message", lambda text, **_: said.append(text))
+        await press(pilot, "enter")
+        await settled(pilot)
+        assert said == [f"session {full.session.name}"]
 
 
 async def test_each_session_is_listed_and_enter_opens_the_one_under_the_cursor(world):

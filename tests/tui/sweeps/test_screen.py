@@ -109,6 +109,20 @@ async def test_a_gives_mean_and_deviation_over_the_seeds(study):
         assert cells(pilot, "003-train")["valid"] == ""
 
 
+async def test_a_leaves_the_cursor_on_the_setting_of_the_run(study):
+    async with opened(study, "W", size=(200, 50)) as pilot:
+        grid, looked_at = pilot.app.screen.query_one(Grid), screen_of(pilot, SweepScreen).study
+        keys = [key for key in keys_of(pilot) if key.endswith("prune")]
+        await press_in_turn(pilot, *["down"] * keys_of(pilot).index(keys[-1]))
+        before = looked_at.cursor
+        assert before is not None
+        assert len(before.setting.runs) > 1
+        await press_in_turn(pilot, "a")
+        assert looked_at.cursor is not None
+        assert looked_at.cursor.setting.runs == before.setting.runs
+        assert grid.cursor_key != keys[-1]
+
+
 async def test_the_table_follows_the_runs(study):
     async with opened(study, "W") as pilot:
         study.finish(study.runs[16])
