@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import stat
 import subprocess
@@ -38,6 +39,10 @@ _FLAGS = (
     "-pthread",
 )
 _COMPILERS = ("g++", "clang++", "c++")
+# What stops a compiler that could have compiled it.
+_PASSING = re.compile(
+    "killed|no space left|disk quota|out of memory|cannot allocate", re.IGNORECASE
+)
 # A compiler that took no processor time for so long hangs; a busy machine makes one merely slow.
 _IDLE_LIMIT_S = 60
 
@@ -51,6 +56,12 @@ def compiler() -> str | None:
     wanted = os.environ.get("CXX")
     candidates = (wanted,) if wanted else _COMPILERS
     return next((found for name in candidates if (found := shutil.which(name))), None)
+
+
+def _stamp(cxx: str) -> str:
+    """A hash by which a compiler is known until it is replaced."""
+    words = f"{cxx} {Path(cxx).stat().st_mtime_ns}"
+    return hashlib.sha256(words.encode()).hexdigest()[:8]
 
 
 def _no_compiler() -> str:
@@ -128,24 +139,28 @@ class Unit:
 
         It is named by the hash of source, flags and kind of machine, so an upgrade compiles anew
         and two versions live side by side; `host` is added where the common one does not load, as
-        in a home that machines with other system libraries share. It is compiled beside and moved
-        in whole.
+        in a home that machines with other system libraries share. One that lacks instructions also
+        has the compiler in its name: a newer one may know them. It is compiled beside and moved in
+        whole.
 
         Raises:
             NativeUnavailableError: there is no compiler, it failed, or others can write there.
         """
         folder = self._trusted(cache_folders() if folder is None else (folder,))
-        target = folder / f"{self.source.stem}-{self.key()}{'-' + host if host else ''}.so"
-        if target.is_file() and why_not_trusted(target.absolute()) is None:
-            return target
+        name = f"{self.source.stem}-{self.key()}{'-' + host if host else ''}"
         cxx = compiler()
+        target, reduced = folder / f"{name}.so", f"{name}.by-{_stamp(cxx) if cxx else '*'}.so"
+        for known in (target, *folder.glob(reduced)):
+            if known.is_file() and why_not_trusted(known.absolute()) is None:
+                return known
         if cxx is None:
             raise NativeUnavailableError(_no_compiler())
         try:
             make_cache(folder)
             with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
                 fresh = Path(scratch) / target.name
-                self._compile(cxx, fresh)
+                if self._compile(cxx, fresh):
+                    target = folder / reduced
                 # A umask may let others write what is new, and then it would not be trusted.
                 fresh.chmod(0o700)
                 fresh.replace(target)
@@ -194,14 +209,18 @@ class Unit:
             raise NativeUnavailableError(outcome)
         return outcome
 
-    def _compile(self, cxx: str, target: Path) -> None:
-        """Compile the newest instructions that this compiler and its assembler know."""
-        *attempts, last = ((), *self.without)
-        for left_out in attempts:
-            if not self._try_to_compile(cxx, target, left_out):
-                return
-        if message := self._try_to_compile(cxx, target, last):
-            raise NativeUnavailableError(f"{cxx} failed: {message}")
+    def _compile(self, cxx: str, target: Path) -> tuple[str, ...]:
+        """Compile the newest instructions that this compiler and its assembler know; gives the
+        flags that leave others out."""
+        message = ""
+        for left_out in ((), *self.without):
+            message = self._try_to_compile(cxx, target, left_out)
+            if not message:
+                return left_out
+            if _PASSING.search(message):
+                # It says nothing of what the compiler knows.
+                break
+        raise NativeUnavailableError(f"{cxx} failed: {message}")
 
     def _try_to_compile(self, cxx: str, target: Path, left_out: tuple[str, ...]) -> str:
         """What the compiler complains of, in a line; empty where it succeeded."""
@@ -218,8 +237,9 @@ class Unit:
             raise NativeUnavailableError(f"{cxx} did nothing for {_IDLE_LIMIT_S} s") from None
         if not compiling.returncode:
             return ""
-        lines = messages.splitlines()
-        return next((line for line in lines if "error" in line.lower()), "no message").strip()[:200]
+        lines = sorted(messages.splitlines(), key=lambda line: not _PASSING.search(line))
+        told = (line for line in lines if "error" in line.lower() or _PASSING.search(line))
+        return next(told, "no message").strip()[:200]
 
 
 def _messages_of(compiling: subprocess.Popen[str]) -> str:

@@ -201,16 +201,21 @@ def score_running(predictor: Predictor, words: Words, lines: Iterable[Line]) -> 
             waiting.append((line, len(tokens)))
             yield tokens
 
-    losses = np.empty(0)
+    held: list[Array] = []
+    ahead = 0
     windows = _stream_windows(chain([np.array([words.eos])], texts()))
     for more in _losses(predictor, windows):
-        losses = np.concatenate([losses, more])
-        start = 0
+        held.append(more)
+        ahead += len(more)
+        # Put together when a line is whole: of a long one there are many.
+        if not waiting or waiting[0][1] > ahead:
+            continue
+        losses, start = np.concatenate(held), 0
         while waiting and start + waiting[0][1] <= len(losses):
             line, count = waiting.popleft()
             yield _scored(line, words, losses[start : start + count])
             start += count
-        losses = losses[start:]
+        held, ahead = [losses[start:]], len(losses) - start
 
 
 def _stream_windows(texts: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
@@ -254,5 +259,9 @@ def score_columns(
     by_column[:, 1:] = np.concatenate(made).reshape(rows - 1, columns).T
     start = 0
     for line, text in zip(whole, texts, strict=True):
-        yield _scored(line, words, losses[start : start + len(text)])
+        scored = _scored(line, words, losses[start : start + len(text)])
+        read = np.append(line.ids != NO_ID, True)
+        # An unknown word between words that fill no row is not predicted, either.
+        scored.log_probs[start + np.cumsum(read) - read >= by_column.size] = np.nan
+        yield scored
         start += len(text)

@@ -173,6 +173,21 @@ def test_a_page_of_ours_in_columns_scores_as_evaluate_does() -> None:
     assert 0 < found.known_tokens < found.tokens
 
 
+def test_an_unknown_word_among_what_fills_no_row_is_not_predicted() -> None:
+    lm = LanguageModel(Unigrams([0.1, 0.5, 0.001]), ["<eos>", "a", "b"], "by hand", "none")
+    texts = [["a", "b"] * 3, ["a", "b"]]
+
+    def score(lines: list[list[str]]) -> Score:
+        lines_in_ids = [lm.words.line(line) for line in lines]
+        return totals(score_columns(lm.predictor, lm.words, lines_in_ids, 4))
+
+    known = score(texts)
+    behind = score([texts[0], [*texts[1], "zzz"]])
+    assert (behind.tokens, behind.log_prob) == (known.tokens, known.log_prob)
+    assert behind.unknown == 1
+    assert score([["zzz", *texts[0]], texts[1]]).log_prob == -math.inf
+
+
 def test_too_little_text_for_the_columns_is_refused() -> None:
     lm = model()
     with pytest.raises(LmbenchError, match="--columns 10: 3 tokens do not fill two rows"):

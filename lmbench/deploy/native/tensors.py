@@ -67,6 +67,10 @@ class TensorSource:
     def in_4_bits(self, name: str) -> bool:
         return self._values(name) == "int4"
 
+    def layout(self, name: str) -> str | None:
+        """How a tensor is stored; None where it is in no packed file."""
+        return self._packed.specs[name].layout if self._packed else None
+
     def in_codes(self, name: str) -> bool:
         """In codes alone? A pruned matrix has a mask, too, and is one of integers here."""
         spec = self._packed.specs[name] if self._packed else None
@@ -152,8 +156,11 @@ def _sparse_int8(source: TensorSource, name: str, isa: Isa) -> Matrix:
     return dense_matrix(levels, scale)
 
 
-def _block_int8(source: TensorSource, name: str, _isa: Isa) -> Matrix:
-    """The blocks that are not zero, 16x4 or 8x8, or dense: whichever is smallest."""
+def _block_int8(source: TensorSource, name: str, isa: Isa) -> Matrix:
+    """The blocks that are not zero, 16x4 or 8x8, or dense: whichever is smallest; what is stored
+    with single zeros as for `_sparse_int8`."""
+    if source.layout(name) == "bitmask":
+        return _sparse_int8(source, name, isa)
     levels, scale, block = source.int8(name)
     shapes = [block] if block else BLOCK_SHAPES
     matrices = [block_matrix(levels, scale, shape) for shape in shapes]
@@ -165,10 +172,11 @@ def _smallest(matrices: Sequence[Matrix]) -> Matrix:
 
 
 def _int4(source: TensorSource, name: str, isa: Isa) -> Matrix:
-    """In 4 bits where it is packed so, else in int8."""
+    """In 4 bits where it is packed so, else in int8 as it is stored."""
     if source.in_4_bits(name):
         return int4_matrix(*source.int4(name))
-    return _sparse_int8(source, name, isa)
+    as_stored = _block_int8 if source.layout(name) == "block" else _sparse_int8
+    return as_stored(source, name, isa)
 
 
 def _codes(source: TensorSource, name: str, isa: Isa) -> Matrix:

@@ -125,7 +125,9 @@ def checked_spec(path: Path, name: str, entry: Any) -> Spec:
     if group is not None and (type(group) is not int or not 0 < group <= _MAX_WIDTH):
         raise damaged
     if block is not None and (
-        entry["layout"] != "block" or not isinstance(block, list) or len(block) != 2
+        entry["layout"] != "block"
+        or not isinstance(block, list)
+        or [type(side) for side in block] != [int, int]
     ):
         raise damaged
     pair = None if block is None else (block[0], block[1])

@@ -12,7 +12,6 @@ import functools
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import torch
@@ -22,15 +21,14 @@ from torch import Tensor
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.packed_file.tensor_encoding import zero_blocks
 from lmbench.deploy.recurrent_weights import LayerWeights
-from lmbench.deploy.runtimes.interface import Accuracy, Runtime, State, needs_cpu
-from lmbench.deploy.runtimes.torch_cells import cell, gate_products
+from lmbench.deploy.runtimes.interface import Accuracy, State, needs_cpu
+from lmbench.deploy.runtimes.torch_cells import SteppedRuntime, cell, gate_products
 
 __all__ = ["BsrRuntime"]
 
 BLOCK = (8, 8)
 # From this share of zero blocks on a matrix counts as pruned in blocks.
 _PRUNED_FROM = 0.4
-_SLICE = 64
 # With so many columns the product is fast everywhere.
 _ENOUGH = 16
 
@@ -94,12 +92,13 @@ class BsrMatrix:
         return out.view(len(ids), -1)[:, : self.columns]
 
 
-class BsrRuntime(Runtime):
+class BsrRuntime(SteppedRuntime):
     """fp32 cells stepped by hand on block-sparse products."""
 
     name: ClassVar[str] = "bsr"
     about: ClassVar[str] = "torch's block-sparse products, 8x8 blocks in fp32"
     accuracy: ClassVar[Accuracy] = "exact"
+    rows: ClassVar[int] = 64
 
     def __init__(self, loaded: LoadedModel) -> None:
         weights = loaded.weights
@@ -143,7 +142,6 @@ class BsrRuntime(Runtime):
         return output if self._projection is None else F.linear(output, self._projection)
 
     def _advance(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step but for the decoder: the last layer's output [B, H] and the new state."""
         x, layers = self._encoder.select(ids), []
         for (matrix, bias), *before in zip(self._layers, *state, strict=True):
             both = torch.cat([_filled(x), _filled(before[0])], 1)
@@ -151,16 +149,6 @@ class BsrRuntime(Runtime):
             layers.append(after)
             x = after[0]
         return x, tuple(zip(*layers, strict=True))
-
-    @torch.inference_mode()
-    def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:
-        for input, target in windows:
-            outputs = []
-            for ids in input:
-                output, state = self._advance(ids, state)
-                outputs.append(self.projected(output))
-            slices = zip(torch.cat(outputs).split(_SLICE), target.split(_SLICE), strict=True)
-            yield torch.cat([self._nll(x, t) for x, t in slices])
 
     def _nll(self, features: Tensor, targets: Tensor) -> Tensor:
         logits = self._decoder.product(features) + self._bias

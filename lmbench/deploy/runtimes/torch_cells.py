@@ -7,6 +7,7 @@ one row runs fastest.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,11 +21,10 @@ from lmbench.deploy.recurrent_weights import LayerWeights
 from lmbench.deploy.runtimes.interface import Accuracy, Runtime, State
 from lmbench.model.rnn import Hidden
 
-__all__ = ["Bf16Runtime", "Fp16Runtime", "TorchRuntime", "cell", "gate_products"]
+__all__ = [
+    "Bf16Runtime", "Fp16Runtime", "SteppedRuntime", "TorchRuntime", "cell", "gate_products",
+]  # fmt: skip
 
-# Rows of one decoder product while scoring: enough that packing the matrix costs little, few
-# enough that a wide batch does not fill the memory with logits.
-_ROWS = 512
 # Rows whose loss is taken at once: what 64 x 33,278 floats leave behind stays in the cache.
 _SLICE = 64
 
@@ -96,13 +96,45 @@ def cell(kind: str, products: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor
     return (products.tanh() if kind == "RNN_TANH" else products.relu(),)
 
 
-class TorchRuntime(Runtime):
+class SteppedRuntime(Runtime):
+    """Cells stepped by hand, word by word, to score a text, too."""
+
+    rows: ClassVar[int]
+    """Of one decoder product while scoring."""
+
+    @abstractmethod
+    def _advance(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step but for the decoder: the last layer's output [B, H] and the new state."""
+
+    @abstractmethod
+    def projected(self, output: Tensor) -> Tensor:
+        """The last layer's output as the decoder takes it."""
+
+    @abstractmethod
+    def _nll(self, features: Tensor, targets: Tensor) -> Tensor:
+        """The negative log-likelihood of each of targets [M] given features [M, H]."""
+
+    @torch.inference_mode()
+    def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:
+        for input, target in windows:
+            outputs = []
+            for ids in input:
+                output, state = self._advance(ids, state)
+                outputs.append(self.projected(output))
+            slices = zip(torch.cat(outputs).split(self.rows), target.split(self.rows), strict=True)
+            yield torch.cat([self._nll(x, t) for x, t in slices])
+
+
+class TorchRuntime(SteppedRuntime):
     """fp32 by hand for stepping; torch's own layers and sliced logits for scoring."""
 
     name: ClassVar[str] = "torch"
     about: ClassVar[str] = "torch in fp32, cells stepped by hand"
     accuracy: ClassVar[Accuracy] = "exact"
     dtype: ClassVar[torch.dtype] = torch.float32
+    # Enough that packing the matrix costs little, few enough that a wide batch does not fill the
+    # memory with logits.
+    rows: ClassVar[int] = 512
 
     def __init__(self, loaded: LoadedModel) -> None:
         weights = loaded.weights
@@ -120,7 +152,15 @@ class TorchRuntime(Runtime):
 
     @property
     def bytes(self) -> int:
-        return self._weights.numel * self.dtype.itemsize
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in self._held()}.values())
+
+    def _held(self) -> Iterator[Tensor]:
+        """The weights as they are stepped with, and those of the layers that score."""
+        for product in (*self._layers, self._decoder):
+            yield from (product.weight, product.bias)
+        yield from (one for one in (self._encoder, self._projection) if one is not None)
+        if self.dtype == torch.float32:
+            yield from self._model.parameters()
 
     def initial_state(self, batch: int = 1) -> State:
         """(hidden, cell) or (hidden,): each a tuple of [B, H], one a layer."""
@@ -128,6 +168,10 @@ class TorchRuntime(Runtime):
 
     @torch.inference_mode()
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        output, state = self._advance(ids, state)
+        return self._decoder(self.projected(output)).float(), state
+
+    def _advance(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         x = self._embed(ids)
         layers = []
         for product, *before in zip(self._layers, *state, strict=True):
@@ -135,7 +179,7 @@ class TorchRuntime(Runtime):
             after = cell(self._weights.kind, gates, tuple(before))
             layers.append(after)
             x = after[0]
-        return self._decoder(self.projected(x)).float(), tuple(zip(*layers, strict=True))
+        return x, tuple(zip(*layers, strict=True))
 
     @torch.inference_mode()
     def projected(self, output: Tensor) -> Tensor:
@@ -156,18 +200,20 @@ class TorchRuntime(Runtime):
         for input, target in windows:
             features, hidden = self._model.features(input, hidden)
             flat = features.flatten(0, 1)
-            rows = zip(flat.split(_ROWS), target.split(_ROWS), strict=True)
+            rows = zip(flat.split(self.rows), target.split(self.rows), strict=True)
             yield torch.cat([self._nll(x, t) for x, t in rows])
 
     def _nll(self, features: Tensor, targets: Tensor) -> Tensor:
-        """The negative log-likelihood of each of targets [M] given features [M, H]."""
         logits = self._decoder(features)
         slices = zip(logits.split(_SLICE), targets.split(_SLICE), strict=True)
         return torch.cat([F.cross_entropy(z.float(), t, reduction="none") for z, t in slices])
 
 
 class Fp16Runtime(TorchRuntime):
-    """Products in fp16, half the memory to read; the state and the pointwise part in fp32."""
+    """Products in fp16, half the memory to read; the state and the pointwise part in fp32. Torch's
+    own layers would score in fp32."""
+
+    losses = SteppedRuntime.losses
 
     name: ClassVar[str] = "fp16"
     about: ClassVar[str] = "the same, products in fp16"
@@ -175,8 +221,8 @@ class Fp16Runtime(TorchRuntime):
     dtype: ClassVar[torch.dtype] = torch.float16
 
 
-class Bf16Runtime(TorchRuntime):
-    """As `Fp16Runtime` in bf16, which the products of newer hardware are faster in."""
+class Bf16Runtime(Fp16Runtime):
+    """The same in bf16, which the products of newer hardware are faster in."""
 
     name: ClassVar[str] = "bf16"
     about: ClassVar[str] = "the same, products in bf16"

@@ -85,6 +85,37 @@ def test_an_old_assembler_costs_its_instructions_and_no_more(tmp_path, monkeypat
 
 
 @needs_compiler
+@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
+def test_what_an_old_or_starved_compiler_leaves_out_comes_with_a_better_one(tmp_path, monkeypatch):
+    source, cache, real = tmp_path / "small.cpp", tmp_path / "cache", compiler()
+    source.write_text('extern "C" int full() {\n#ifdef LESS\nreturn 0;\n#endif\nreturn 1; }')
+    unit, fake = Unit(source, without=(("-DLESS",),)), tmp_path / "c++"
+    monkeypatch.setenv("CXX", str(fake))
+
+    def complains(words: str) -> None:
+        less = f'case "$*" in *-DLESS*) exec {real} "$@";; esac'
+        fake.write_text(f'#!/bin/sh\n{less}\necho "{words}" >&2\nexit 1\n')
+        fake.chmod(0o755)
+
+    complains("fatal error: Killed signal terminated program cc1plus")
+    with pytest.raises(NativeUnavailableError, match="Killed signal terminated"):
+        unit.build(cache)
+    complains("error: no such instruction")
+    less = unit.build(cache)
+    assert ctypes.CDLL(str(less)).full() == 0
+    assert unit.build(cache) == less
+    monkeypatch.setenv("CXX", str(real))
+    full = unit.build(cache)
+    assert ctypes.CDLL(str(full)).full() == 1
+    monkeypatch.setenv("CXX", str(fake))
+    assert unit.build(cache) == full
+    full.unlink()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX")
+    assert unit.build(cache) == less
+
+
+@needs_compiler
 def test_a_library_that_does_not_load_here_is_built_for_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path))
     foreign = tmp_path / "native" / f"kernels-{KERNELS.key()}.so"

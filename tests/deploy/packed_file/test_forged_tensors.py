@@ -197,6 +197,15 @@ def test_a_block_shape_of_what_has_no_blocks_is_refused(tmp_path: Path) -> None:
         assert "'encoder.weight' is not described in full" in (complaint(path, None) or "")
 
 
+def test_a_block_shape_in_floats_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.lmpack"
+    packed("blocks of 16x4", path)
+    arrays, document = contents(path)
+    document["tensors"]["encoder.weight"]["block"] = [16.0, 4.0]
+    write_container(path, arrays, document)
+    assert "'encoder.weight' is not described in full" in (complaint(path, None) or "")
+
+
 def test_few_zeros_in_a_bitmask_run_on_the_dense_kernel(tmp_path: Path) -> None:
     """A bitmask is smaller from an eighth of zeros on, and faster only from a third on."""
     torch.manual_seed(4)

@@ -14,7 +14,7 @@ from lmbench.deploy.load_model import LoadedModel, load_packed
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.native.kernels import Kernels
 from lmbench.deploy.native.matrices import ISAS
-from lmbench.deploy.native.tensors import as_is_layout
+from lmbench.deploy.native.tensors import LAYOUTS, TensorSource, as_is_layout
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.stored_tensor import ValueType
 from lmbench.deploy.packed_file.writing import write_packed
@@ -235,6 +235,25 @@ def test_floats_of_a_file_that_holds_integers_too_are_not_rounded_as_it_is(tmp_p
     assert {tensor.spec.values for tensor in info.tensors} == {"int8", "fp32"}
     assert as_is_runtime(load_packed(path)) == "torch"
     assert as_is_layout(open_packed(path)) is None
+
+
+@pytest.mark.parametrize(
+    "weights, block, other, runtime",
+    [("int4", (16, 4), None, "native-int4"), ("int8", (1, 1), (16, 4), "block-int8")],
+)
+def test_in_a_file_of_several_layouts_each_matrix_runs_in_its_own(
+    tmp_path, weights, block, other, runtime
+):
+    """The embedding pruned one way, the layers another way or not."""
+    built, pruned = model(block=other), model(block=block)
+    built.encoder.weight.copy_(pruned.encoder.weight)
+    write_packed(built, WORDS, tmp_path / "m.lmpack", PackConfig(weights=weights))
+    packed = open_packed(tmp_path / "m.lmpack")
+    assert as_is_layout(packed) == runtime
+    source, name = TensorSource.of_file(packed), "encoder.weight"
+    own = {"bitmask": "sparse-int8", "block": "block-int8"}[packed.specs[name].layout]
+    found, wanted = (LAYOUTS[one](source, name, "avx512") for one in (runtime, own))
+    assert (found.struct.kind, found.nbytes) == (wanted.struct.kind, wanted.nbytes)
 
 
 @needs_kernels

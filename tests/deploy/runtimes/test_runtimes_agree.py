@@ -121,6 +121,18 @@ def test_what_the_decoder_saw_is_the_module_s_own(name: str, kind: str, projecti
     assert torch.allclose(runtime.hidden(state), features[0], atol=TOLERANCE[name] + 1e-6)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH"])
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_half_precision_scores_by_the_cells_that_it_steps(name: str, kind: str) -> None:
+    runtime = build_runtime(name, model(kind, nhid=48))
+    data = text(40, 1)
+    state, nll = runtime.initial_state(), 0.0
+    for here, after in pairwise(data):
+        logits, state = runtime.step(here, state)
+        nll -= float(logits.double().log_softmax(1)[0, after])
+    assert runtime.evaluate(data, 13).nll == pytest.approx(nll, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["torch", "int8", "int4"])
 def test_progress_tells_rows_done_of_rows_in_all(name: str) -> None:
     told: list[tuple[int, int]] = []
@@ -135,7 +147,11 @@ def test_fewer_bits_take_fewer_bytes_and_tied_weights_are_counted_once() -> None
     assert len(set(sizes)) == 4
     assert build_runtime("int8", tied).bytes < 0.3 * build_runtime("torch", tied).bytes
     numbers = tied.weights.numel
-    assert build_runtime("torch", tied).bytes == 4 * numbers
+    # Two biases of a gate are one where both products are.
+    gates = 2 * 4 * 64
+    assert build_runtime("fp16", tied).bytes == 2 * numbers - 2 * gates
+    # Laid out anew to be stepped with, and as the layers that score have them.
+    assert build_runtime("torch", tied).bytes == 2 * 4 * numbers - 4 * (gates + WORDS)
     assert build_runtime("onnx", tied).bytes < 4 * numbers + 300  # and a few shapes
 
 
