@@ -300,7 +300,8 @@ def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
     sizes = {model: by_place[model, "naive"]["disk"] for model in (parent.ref, packed.ref)}
     assert sizes[packed.ref] == (packed.path / "model.lmpack").stat().st_size
     weights = {runtime: by_place[parent.ref, runtime]["numbers"] for runtime in names}
-    assert weights["fp16"] < weights["torch"] < sizes[parent.ref]
+    assert weights["fp16"] < weights["naive"] < sizes[parent.ref]
+    assert weights["naive"] < weights["torch"] < 2 * weights["naive"]
     assert by_place[parent.ref, "naive"]["ppl"] == pytest.approx(
         by_place[parent.ref, "torch"]["ppl"], rel=1e-5
     )
