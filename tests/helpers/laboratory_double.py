@@ -33,7 +33,7 @@ def module(
     counts = tuple(1 + (place * 7) % 11 for place in range(32))
     return messages.Module(
         name=name, type=type, role=role, weights=weights, columns=200 if weights else 0,
-        low=low, high=high, mean=0.0, std=0.5, counts=counts,
+        low=low, high=high, std=0.5, counts=counts,
     )  # fmt: skip
 
 
@@ -43,7 +43,6 @@ READY = messages.Ready(
     loss=4.8,
     bytes=29_321_000,
     tokens=20_470,
-    device="cpu",
     modules=(
         module("encoder", "Embedding", 6_655_600, -1.0, 1.0),
         module("rnn.cells.0.fc_gate_x", "Linear", 160_000, -20.0, 19.0),

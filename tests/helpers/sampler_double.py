@@ -49,7 +49,7 @@ class SamplerDouble:
 
     def write(self, request: Write, *, end: bool = True) -> None:
         """Say a whole text, and that it has ended."""
-        self.received(Began(id=request.id, runtime="torch", bytes=1, opening=3))
+        self.received(Began(id=request.id, runtime="torch", opening=3))
         words = TEXT.split()
         first = len(request.kept)
         for at in range(first, len(words)):

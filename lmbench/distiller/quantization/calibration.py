@@ -31,15 +31,20 @@ from lmbench.distiller.yaml_values import read_yaml
 
 __all__ = [
     "ActivationStats",
+    "CalibrationRun",
     "StatsCollector",
     "calibrate",
     "load_stats",
+    "run_calibration",
     "save_stats",
     "stats_for",
 ]
 
 ActivationStats = dict[str, dict[str, Any]]
 """{module: {"inputs": {0: {statistic: value}, …}, "output": {statistic: value}}}"""
+
+CalibrationRun = Callable[[nn.Module], Any] | Iterable[Callable[[nn.Module], Any]]
+"""A function that runs the model over all data, or several, one a batch."""
 
 _BUFFER = 1 << 16
 _HISTOGRAM_SAMPLE = 1 << 16
@@ -209,9 +214,26 @@ class StatsCollector:
         return accumulators[key]
 
 
+def run_calibration(
+    model: nn.Module, run: CalibrationRun, progress: Callable[[int], None] | None
+) -> None:
+    """Runs the model over the calibration data in evaluation mode, without gradients; its mode is
+    restored. `progress` is called after each step with how many have run."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for count, step in enumerate((run,) if callable(run) else run, start=1):
+                step(model)
+                if progress is not None:
+                    progress(count)
+    finally:
+        model.train(was_training)
+
+
 def calibrate(
     model: nn.Module,
-    run: Callable[[nn.Module], Any] | Iterable[Callable[[nn.Module], Any]],
+    run: CalibrationRun,
     progress: Callable[[int], None] | None = None,
     histograms: bool = True,
 ) -> ActivationStats:
@@ -220,7 +242,7 @@ def calibrate(
     Args:
         model: its recurrent layers should be modular (`convert_model_to_modular`), or their gates
             are not seen. It runs in evaluation mode, without gradients; its mode is restored.
-        run: a function that runs the model over all data, or several, one a batch.
+        run: what runs the model over the data.
         progress: called after each of them with how many have run.
         histograms: needed by the clip modes LAPLACE, MSE, PERCENTILE and KL.
 
@@ -228,18 +250,11 @@ def calibrate(
         QuantizationError: the model is quantized already, or nothing ran through it.
     """
     collector = StatsCollector(model, histograms=histograms)
-    was_training = model.training
-    model.eval()
     collector.start()
     try:
-        with torch.no_grad():
-            for count, step in enumerate((run,) if callable(run) else run, start=1):
-                step(model)
-                if progress is not None:
-                    progress(count)
+        run_calibration(model, run, progress)
     finally:
         collector.stop()
-        model.train(was_training)
     stats = collector.value()
     if not any(entry["output"] for entry in stats.values()):
         raise QuantizationError(

@@ -8,12 +8,12 @@ inputs, changes least. Weights that pruning set to zero stay zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from lmbench.distiller.quantization.calibration import CalibrationRun, run_calibration
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.scale_and_zero_point import (
     linear_dequantize,
@@ -28,7 +28,7 @@ _DAMPING = 0.01
 
 def collect_input_moments(
     model: nn.Module,
-    run: Callable[[nn.Module], Any] | Iterable[Callable[[nn.Module], Any]],
+    run: CalibrationRun,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Tensor]:
     """The second moments X^T X / n of each linear layer's inputs.
@@ -65,18 +65,11 @@ def collect_input_moments(
 
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     handles = [m.register_forward_pre_hook(hook(name)) for name, m in layers.items()]
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
-            for count, step in enumerate((run,) if callable(run) else run, start=1):
-                step(model)
-                if progress is not None:
-                    progress(count)
+        run_calibration(model, run, progress)
     finally:
         for handle in handles:
             handle.remove()
-        model.train(was_training)
     for name in list(waiting):
         flush(name)
     if not totals:

@@ -149,7 +149,6 @@ def _ready(id: int, opened: OpenedModel, loss: float) -> Ready:
         loss=loss,
         bytes=opened.packed_bytes,
         tokens=opened.tokens,
-        device=str(opened.sample.device),
         modules=tuple(
             _module(name, module, roles.get(name, ""), opened.stats)
             for name, module in quantizable_modules(opened.modular).items()
@@ -180,7 +179,6 @@ def _module(name: str, module: nn.Module, role: Role, stats: ActivationStats) ->
         columns=sides[-1],
         low=low,
         high=high,
-        mean=float(output.get("mean", 0.0)),
         std=float(output.get("std", 0.0)),
         counts=_bars(output.get("histogram"), low, high),
     )

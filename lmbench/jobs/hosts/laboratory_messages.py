@@ -58,7 +58,6 @@ class OpenModel(Message):
 
     kind: Literal["open_model"] = "open_model"
     run: str
-    split: str = "valid"
     tokens: int = SAMPLE_TOKENS
     calibrate_on: str = QuantizeConfig().calibrate_on
     calibration_tokens: int = QuantizeConfig().calibration_tokens
@@ -106,7 +105,6 @@ class Module:
     columns: int
     low: Number
     high: Number
-    mean: Number
     std: Number
     counts: tuple[int, ...]
 
@@ -131,7 +129,6 @@ class Ready(Message):
     loss: Number
     bytes: int
     tokens: int
-    device: str
     modules: tuple[Module, ...]
     presets: tuple[Preset, ...]
     targets: tuple[str, ...]

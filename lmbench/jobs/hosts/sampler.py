@@ -182,7 +182,6 @@ class SamplerHost:
         began = Began(
             id=request.id,
             runtime=text.model.runtime.name,
-            bytes=text.model.runtime.bytes,
             unknown=text.prompt.unknown,
             opening=text.opening,
         )

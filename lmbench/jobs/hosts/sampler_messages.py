@@ -76,12 +76,10 @@ class Opening(Message):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Began(Message):
     """Answer: the first word comes next. `unknown` are words of the prompt read as ``<unk>``;
-    `bytes` is the size of the model's numbers as the runtime holds them; `opening` the word that
-    a text without a prompt begins after."""
+    `opening` is the word that a text without a prompt begins after."""
 
     kind: Literal["began"] = "began"
     runtime: str
-    bytes: int
     unknown: tuple[str, ...] = ()
     opening: int | None = None
 

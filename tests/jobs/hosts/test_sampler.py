@@ -354,7 +354,7 @@ _messages = st.one_of(
         seconds=st.floats(0, 99),
         alternatives=st.lists(_alternatives, max_size=3).map(tuple),
     ),
-    st.builds(Began, runtime=_text, bytes=st.integers(0), unknown=st.lists(_text).map(tuple)),
+    st.builds(Began, runtime=_text, unknown=st.lists(_text).map(tuple)),
     st.builds(Refused, reason=_text),
     st.builds(Ended, halted=st.booleans(), problem=_text),
     st.builds(Offered, runtimes=st.lists(_text).map(tuple)),

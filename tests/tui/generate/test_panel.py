@@ -251,7 +251,7 @@ async def test_words_stream_in_one_by_one_with_their_rate(full, monkeypatch):
         sampler().received(Opening(id=request.id))
         await pilot.pause()
         assert "opening the model" in heads(pilot)[0]
-        sampler().received(Began(id=request.id, runtime="torch", bytes=1, unknown=("zyzzyva",)))
+        sampler().received(Began(id=request.id, runtime="torch", unknown=("zyzzyva",)))
         for at in range(3):
             sampler().received(wrote(request.id, at, WORDS[at]))
         await pilot.pause()
@@ -286,7 +286,7 @@ async def test_a_text_that_another_run_takes_the_place_of_is_halted_and_kept_up_
     async with opened(full) as pilot:
         await press(pilot, "enter")
         (first,) = sampler().writes
-        sampler().received(Began(id=first.id, runtime="torch", bytes=1))
+        sampler().received(Began(id=first.id, runtime="torch"))
         sampler().received(wrote(first.id, 0, WORDS[0]))
         await go_to(pilot, "003-quantize")
         await press(pilot, "enter")

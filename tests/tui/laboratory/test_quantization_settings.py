@@ -302,7 +302,7 @@ def wide(name: str, type: str) -> Module:
     """A matrix of 100 rows and 200 columns."""
     return Module(
         name=name, type=type, role="", weights=20_000, columns=200,
-        low=-1.0, high=1.0, mean=0.0, std=1.0, counts=(),
+        low=-1.0, high=1.0, std=1.0, counts=(),
     )  # fmt: skip
 
 
