@@ -68,6 +68,12 @@ def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettin
         kept = {k: v for k, v in base.overrides.items() if k not in own}
         entries = {**base.to_dict(), **_changes(config), "overrides": own | kept}
         settings = QuantSettings.from_dict(entries)
+        if config.auto and settings.base.codes:
+            raise LmbenchError(
+                f"{config.config or config.preset}: rounding is '{settings.base.rounding}', and "
+                "--auto chooses between 8 and 4 bits, which are no codes: give --rounding nearest "
+                "or gptq"
+            )
         # Of single modules only the engine knows which are clipped at all.
         settings.base.clip_acts.check_width(settings.base.bits_activations)
         settings.base.clip_weights.check_width(settings.base.bits_weights)

@@ -77,6 +77,14 @@ def test_a_switch_of_an_override_may_be_written_as_in_yaml() -> None:
         assert parse_override(f"decoder:clip_half_range={text}")[1] == {"clip_half_range": value}
 
 
+def test_the_search_refuses_a_file_of_codes_as_it_does_the_flag(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("bits_weights: 4\nrounding: codes\n", encoding="utf-8")
+    config = validate(QuantizeConfig, {"config": str(file), "auto": True, "budget": "1%"})
+    with pytest.raises(LmbenchError, match=r"own\.yaml: rounding is 'codes', and --auto chooses"):
+        settings_of(config)
+
+
 def test_overrides_stand_before_those_of_the_preset_in_their_order() -> None:
     config = validate(
         QuantizeConfig,

@@ -587,6 +587,24 @@ def test_the_scored_last_model_is_the_one_that_is_kept(
     assert scored["test_ppl"] == pytest.approx(made["results"]["test_ppl"], rel=1e-4)
 
 
+def test_a_dense_copy_that_is_scored_has_no_size_of_the_masked_weights(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home.path / "feedback.yaml").write_text(
+        "version: 1\npruners: {p: {class: SparsityLevelParameterPruner, levels: {'*': 0.8}}}\n"
+        "policies: [{pruner: {instance_name: p, args: {mask_on_forward_only: true, "
+        "use_double_copies: true, keep_mask: true}}, epochs: [0, 1]}]"
+    )
+    for which, of_size in (("best", {"packed_bytes"}), ("last", set())):
+        made = answer(
+            capsys, "prune", *SMALL, "--schedule", "feedback.yaml", "--epochs", "1",
+            "--test-checkpoint", which,
+        )  # fmt: skip
+        results = made["results"]
+        assert {"packed_bytes"} & results.keys() == of_size
+        assert (results["sparsity"] > 0.7) == bool(of_size)
+
+
 @pytest.mark.parametrize("projection", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_with_quantized_weights_leaves_a_model_that_everyone_can_read(
     home: Home, projection: bool, capsys: pytest.CaptureFixture[str]

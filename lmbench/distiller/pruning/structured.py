@@ -256,7 +256,7 @@ class RankedStructureParameterPruner(ListedWeightsPruner):
             if self.group_dependency is None or keep is None:
                 keep = self._structures_to_keep(param, param_name, meta)
             mask = self.structures.expand(keep, param)
-        if mask is not None and not bool(mask.all()):
+        if mask is not None and (masker.mask is not None or not bool(mask.all())):
             masker.mask = mask
 
 

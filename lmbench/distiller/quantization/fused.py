@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lmbench.distiller.modules import DistillerLSTMCell, ModularCell, ModularRecurrent
 from lmbench.distiller.modules.cells import State
 from lmbench.distiller.modules.recurrent import run_cell
-from lmbench.distiller.quantization.integers import IntegerLinear, constant
+from lmbench.distiller.quantization.integers import EXACT_FLOAT32, IntegerLinear, constant
 from lmbench.distiller.quantization.operations import (
     RangeLinearFakeQuantWrapper,
     RangeLinearQuantEltwiseAddWrapper,
@@ -134,7 +134,8 @@ class _LSTMPlan:
     """The constants of one cell's walk, read off its wrappers.
 
     Attributes:
-        saturates: an element-wise result can exceed its accumulator, which the walk does not limit.
+        saturates: an element-wise result can exceed its accumulator, which the walk does not limit,
+            or what float32, in which the walk computes, holds exactly.
     """
 
     hidden_in: Grid
@@ -213,7 +214,10 @@ class _LSTMPlan:
             _table(w["act_h"], cells, carried=True),
             multiply("eltwisemult_hidden", out["act_o"].scale, out["act_h"].scale),
             out["eltwisemult_hidden"],
-            any(size >= 2 ** (w[name].num_bits_accum - 1) for name, size in largest.items()),
+            any(
+                size >= min(2 ** (w[name].num_bits_accum - 1), EXACT_FLOAT32)
+                for name, size in largest.items()
+            ),
         )
 
     def run(

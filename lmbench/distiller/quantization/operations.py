@@ -140,6 +140,8 @@ class RangeLinearQuantEltwiseMultWrapper(_WithoutAccumulator):
         self, integers: list[Tensor], grids: list[Grid]
     ) -> tuple[Tensor, float | Tensor]:
         scale, bound = _product(grids)
+        if bound >= EXACT_FLOAT32:
+            integers = [x.double() for x in integers]
         return self.saturate_(self.wrapped_module(*integers), bound), scale
 
     def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:

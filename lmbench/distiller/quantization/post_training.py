@@ -7,6 +7,7 @@ import warnings
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -290,14 +291,17 @@ class PostTrainLinearQuantizer:
         modules = quantizable_modules(self.model)
         if not modules:
             raise QuantizationError("this model has no module that can be quantized")
-        return modules, self.settings.resolve(modules, cell_roles(self.model))
+        resolved = self.settings.resolve(modules, cell_roles(self.model))
+        for name, module in modules.items():
+            obeys = self.settings.activation_obeys_precision(name)
+            if isinstance(module, ACTIVATIONS) and not obeys:
+                resolved[name] = replace(resolved[name], precision=None)
+        return modules, resolved
 
     def _own_stats(
         self, stats: ActivationStats | None, name: str, module: nn.Module, chosen: ModuleSettings
     ) -> dict[str, Any] | None:
-        floating = chosen.precision is not None and not (
-            isinstance(module, ACTIVATIONS) and not self.settings.activation_obeys_precision(name)
-        )
+        floating = chosen.precision is not None
         needs = chosen.bits_activations is not None and not floating
         if isinstance(module, nn.Embedding):
             needs = not (chosen.has_embedding_rows or chosen.codes or floating)

@@ -22,6 +22,7 @@ from lmbench.distiller.name_patterns import matches
 from lmbench.distiller.quantization.errors import QuantizationError
 
 __all__ = [
+    "BIT_SETTINGS",
     "FP_BKP_PREFIX",
     "QBits",
     "Quantizer",
@@ -32,7 +33,7 @@ __all__ = [
 
 FP_BKP_PREFIX = "float_"
 _WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Embedding)
-_BITS = ("bits_activations", "bits_weights", "bits_bias")
+BIT_SETTINGS = ("bits_activations", "bits_weights", "bits_bias")
 
 
 class QBits(NamedTuple):
@@ -147,10 +148,10 @@ class Quantizer:
                 bits = QBits(
                     *(
                         entry.get(key, default)
-                        for key, default in zip(_BITS, self.default_qbits, strict=True)
+                        for key, default in zip(BIT_SETTINGS, self.default_qbits, strict=True)
                     )
                 )
-                return bits, OrderedDict((k, v) for k, v in entry.items() if k not in _BITS)
+                return bits, OrderedDict((k, v) for k, v in entry.items() if k not in BIT_SETTINGS)
         return self.default_qbits, OrderedDict()
 
     def _add_qbits_entry(self, module_name: str, module_type: type, qbits: QBits) -> None:

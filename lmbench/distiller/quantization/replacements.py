@@ -76,12 +76,10 @@ class Replacements:
             stats: its own calibrated statistics; None where it needs none or there are none.
             half_range: does a ReLU follow?
         """
-        if isinstance(module, ACTIVATIONS):
-            if chosen.precision is not None and self.settings.activation_obeys_precision(name):
-                return FPWrapper(copy.deepcopy(module), chosen.precision)
-            return self._activation(module, chosen, stats)
         if chosen.precision is not None:
             return FPWrapper(copy.deepcopy(module), chosen.precision)
+        if isinstance(module, ACTIVATIONS):
+            return self._activation(module, chosen, stats)
         if isinstance(module, nn.Embedding):
             return self._embedding(name, module, chosen, stats)
         if isinstance(module, nn.Linear):

@@ -339,7 +339,7 @@ def match_overrides(
     """For each name the first pattern that matches all of it, with its settings.
 
     Raises:
-        QuantizationError: a pattern that is first for no name.
+        QuantizationError: a pattern that matches no name.
     """
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
     candidates = list(names)

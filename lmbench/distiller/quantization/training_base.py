@@ -28,7 +28,7 @@ from lmbench.distiller.modules import (
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.fake_quantization import QuantizedActivation
 from lmbench.distiller.quantization.modes import BITS, check_bits
-from lmbench.distiller.quantization.quantizer import FP_BKP_PREFIX, Quantizer
+from lmbench.distiller.quantization.quantizer import BIT_SETTINGS, FP_BKP_PREFIX, Quantizer
 from lmbench.distiller.quantization.settings import match_overrides, parse_overrides
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS, LEARNED
 from lmbench.distiller.quantization.wrappers import is_quantized
@@ -91,10 +91,16 @@ class TrainingQuantizer(Quantizer, ABC):
             bits_bias,
             OrderedDict(parse_overrides(overrides)),
         )
+        for pattern, changes in self.overrides.items():
+            for key in changes:
+                if key not in BIT_SETTINGS:
+                    raise QuantizationError(
+                        f"override {pattern!r}: unknown setting {key!r}; "
+                        f"choose from {', '.join(BIT_SETTINGS)}"
+                    )
         self._weights: dict[str, tuple[nn.Module, int]] = {}
         self._own_width: set[str] = set()
         self.bits_schedule: dict[int, int] = {}
-        self._hooks: list[Any] = []
         self.prepared = False
 
     @abstractmethod
@@ -125,6 +131,11 @@ class TrainingQuantizer(Quantizer, ABC):
         device = next((p.device for p in self.model.parameters()), None)
         convert_model_to_modular(self.model)
         targets = self._targets()
+        if not targets:
+            raise QuantizationError(
+                "this model has no module that can be quantized: a layer that is the whole model "
+                "is wrapped in an nn.Module of its own first"
+            )
         matched = match_overrides(self.overrides, targets)
         floats: dict[int, nn.Parameter] = {}
         shared: dict[int, tuple[str, int | None]] = {}
@@ -285,4 +296,4 @@ class TrainingQuantizer(Quantizer, ABC):
                     self._refresh(name)
 
             module = self.model.get_submodule(owner) if owner else self.model
-            self._hooks.append(module.register_forward_pre_hook(refresh))
+            module.register_forward_pre_hook(refresh)

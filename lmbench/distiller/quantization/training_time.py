@@ -143,7 +143,7 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
                     return inputs
                 return (model.get_submodule("inputs_quant")(inputs[0]), *inputs[1:])
 
-            self._hooks.append(model.register_forward_pre_hook(quantize_first))
+            model.register_forward_pre_hook(quantize_first)
         return model
 
     def plain_model(self) -> nn.Module:

@@ -168,7 +168,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
                 f"policy of pruner '{pruner.name}': unknown argument '{unknown[0]}'; "
                 f"choose from {', '.join(self.ARGUMENTS)}"
             )
-        if "levels" in args and not hasattr(pruner, "levels"):
+        if args.get("levels") is not None and not hasattr(pruner, "levels"):
             raise DistillerError(
                 f"policy of pruner '{pruner.name}': levels is for a SparsityLevelParameterPruner; "
                 "leave it out"

@@ -289,10 +289,11 @@ class _Ranked(ListedArgs):
             return ""
         counts = {name: self._count(shapes[name]) for name in self.weights if name in shapes}
         for name, count in counts.items():
-            if count != (first := next(iter(counts.values()))):
+            # No numbers: the rows of an embedding are not known before the corpus is.
+            if count != next(iter(counts.values())):
                 return (
-                    f"the mask of '{self.weights[0]}' is of {first} {self.group_type}, and "
-                    f"'{name}' has {count}: leave out group_dependency, or one of them"
+                    f"'{name}' has not as many {self.group_type} as '{next(iter(counts))}', whose "
+                    "mask it takes: leave out group_dependency, or one of them"
                 )
         return ""
 

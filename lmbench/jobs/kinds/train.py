@@ -258,6 +258,8 @@ def _note_size(job: Job, plain: RNNModel, trained: Mapping[str, Tensor], corpus:
     weights, nonzero, _ = count_weights(plain)
     found = trained_grids(plain, trained) if trained else None
     if nonzero == weights and not (found and found.values):
+        # Noted of a masked model, where the last checkpoint holds a dense copy.
+        job.drop_results("packed_bytes")
         return
     values, groups, grids = (found.values, found.groups, found.grids) if found else ("fp32", {}, {})
     # Codes of a few columns each keep all units, as `pack` does.

@@ -230,6 +230,19 @@ def test_a_drawn_share_that_several_weights_have_is_told_of_each(
     assert len(set(steps.values())) == 1
 
 
+def test_a_share_that_comes_to_no_structure_takes_the_mask_before_away(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Linear(6, 8)
+    pruner = pruning.RandomLevelStructureParameterPruner("r", "Rows", (0.0, 0.3), ["weight"])
+    maskers = distiller.CompressionScheduler(model).zeros_mask_dict
+    for share, rows in ((0.25, 2), (0.1, 0)):
+        monkeypatch.setattr(pruner, "fraction_to_prune", lambda *_, share=share: share)
+        pruner.set_param_mask(model.weight, "weight", maskers, {})
+        mask = maskers["weight"].mask
+        assert mask is not None
+        assert int((mask == 0).all(1).sum()) == rows
+
+
 @pytest.mark.parametrize(
     "build, message",
     [

@@ -246,7 +246,7 @@ def test_the_term_is_the_same_inside_a_quantizer():
 def test_a_leader_of_another_width_is_one_line_with_the_fix():
     weights = ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
     given = {"group_type": "Cols", "weights": weights, "group_dependency": "Leader"}
-    with pytest.raises(distiller.ScheduleError, match=r"of 7 Cols, and 'rnn\.weight_hh_l0' has 20"):
+    with pytest.raises(distiller.ScheduleError, match=r"_hh_l0' has not as many Cols as 'rnn.*ih"):
         distiller.dict_config(tiny(), None, pruner(**given))
     scheduler = distiller.dict_config(tiny(tied=True), None, pruner(**given))
     scheduler.on_epoch_begin(0)

@@ -216,6 +216,14 @@ def test_the_settings_of_each_module_are_saved_as_overrides(tmp_path: Path) -> N
     again = quantizer_of(bits_parameters=2, overrides=text)
     with torch.no_grad():
         assert torch.equal(again.model(DATA[:5])[0], quantizer.model(DATA[:5])[0])
+    # Sigmoids and tanhs stay integers where only the rest is computed in fp16.
+    halves = quantizer_of(fpq_module="16")
+    halves.save_per_layer_parameters(tmp_path)
+    text = (tmp_path / "layer_quant_params.yaml").read_text(encoding="utf-8")
+    for own in ({}, {"fpq_module": "16"}):
+        again = quantizer_of(overrides=text, **own)
+        for name, module in halves.model.named_modules():
+            assert type(again.model.get_submodule(name)) is type(module)
     fresh = PostTrainLinearQuantizer(modular_copy(LanguageModel(40, 12, 1).eval()))
     with pytest.raises(QuantizationError, match="call prepare_model first"):
         fresh.save_per_layer_parameters(tmp_path)

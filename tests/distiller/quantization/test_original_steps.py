@@ -152,6 +152,17 @@ def test_elementwise_wrappers_take_the_mode_third(made: Any, layer: nn.Module) -
     assert wrapper.output_grid is not None
 
 
+def test_a_product_of_two_16_bit_operands_is_the_exact_integer() -> None:
+    stats = stats_of(a=(0.0, 1.0), b=(0.0, 1.0), output=(0.0, 1.0))
+    mode = LinearQuantMode.SYMMETRIC
+    wrapper = RangeLinearQuantEltwiseMultWrapper(
+        EltwiseMult(), 16, mode, ClipMode.NONE, stats, num_bits_accum=48
+    )
+    grid = Grid(1.0, 0.0, -65535, 65535)
+    product, _ = wrapper.accumulate([torch.tensor([65535.0]), torch.tensor([65533.0])], [grid] * 2)
+    assert product.double().tolist() == [65535 * 65533]
+
+
 def test_a_fake_quantizer_leaves_its_inputs_alone_unless_asked() -> None:
     stats = stats_of(a=(-1.0, 1.0), output=(-1.0, 1.0))
     mode = LinearQuantMode.SYMMETRIC_RESTRICTED

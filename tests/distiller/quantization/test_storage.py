@@ -314,6 +314,7 @@ WALKED: list[dict[str, Any]] = [
     {"bits_activations": 12, "bits_weights": 12, "bits_accum": 20},
     {"mode": "ASYMMETRIC_SIGNED", "bits_state": 16},
     {"mode": "ASYMMETRIC_SIGNED", "bits_activations": 16, "bits_accum": 30},
+    {"mode": "ASYMMETRIC_SIGNED", "bits_activations": 16},
     {"mode": "ASYMMETRIC_SIGNED", "overrides": {".*act.*": {"precision": "16"}}},
     {"group_size": 8},
     {"overrides": {"rnn.cells.1.fc_gate_h": {"group_size": 16}}},

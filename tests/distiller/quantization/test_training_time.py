@@ -132,8 +132,16 @@ def test_overrides_choose_by_full_name_and_must_match():
     assert not hasattr(part(model, "decoder"), "float_weight")
     with pytest.raises(QuantizationError, match="matches no module"):
         WRPNQuantizer(small(), bits_weights=4, overrides={"dcoder": {}}).prepare_model()
+    with pytest.raises(QuantizationError, match="unknown setting 'bits_wts'; choose"):
+        WRPNQuantizer(small(), bits_weights=4, overrides={"decoder": {"bits_wts": 8}})
     with pytest.raises(QuantizationError, match="out of range"):
         DorefaQuantizer(small(), bits_weights=1)
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(8, 8), nn.Linear(8, 8)], ids=["recurrent", "linear"])
+def test_a_layer_that_is_the_whole_model_is_refused(layer):
+    with pytest.raises(QuantizationError, match="of its own first"):
+        QuantAwareTrainRangeLinearQuantizer(layer, bits_weights=2).prepare_model()
 
 
 def test_pact_bounds_are_parameters_with_their_own_decay():

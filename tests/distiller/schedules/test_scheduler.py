@@ -266,7 +266,9 @@ def test_a_pruned_weight_grows_back_only_with_double_copies(double):
         model.weight.copy_(torch.tensor([[0.1, 1.0, 2.0, 3.0]]))
     scheduler = distiller.CompressionScheduler(model)
     pruner = pruning.SplicingPruner("s", {"weight": 0.0}, 0.5, 0.9)
-    policy = distiller.PruningPolicy(pruner, {"use_double_copies": double})
+    # `levels: null` is as if it were left out.
+    args = {"use_double_copies": double, "levels": None}
+    policy = distiller.PruningPolicy(pruner, args)
     scheduler.add_policy(policy, epochs=[0, 1, 2])
     for epoch in range(2):
         scheduler.on_epoch_begin(epoch)

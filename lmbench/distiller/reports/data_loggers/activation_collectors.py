@@ -91,7 +91,7 @@ class ActivationStatsCollector:
 
 
 class SummaryActivationStatsCollector(ActivationStatsCollector):
-    """The mean over all batches of one number for each batch.
+    """The mean over all batches, each weighted by its rows, of one number for each batch.
 
     Args:
         summary_fn: from a tensor to a number.
