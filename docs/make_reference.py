@@ -14,7 +14,7 @@ from typing import Any, get_args
 from cyclopts import App
 from cyclopts.argument import Argument
 
-from lmbench.cli.app import build
+from lmbench.cli.app import build, help_text
 
 TARGET = Path(__file__).resolve().parent / "reference.md"
 
@@ -31,17 +31,12 @@ def reference() -> str:
     return "\n".join([HEAD, *commands(app, "lmbench", rows_of(app["train"]))])
 
 
-def summary(command: App) -> str:
-    """Its first paragraph."""
-    return " ".join(command.help.strip().split("\n\n")[0].split())
-
-
 def commands(app: App, called: str, training: dict[str, str]) -> Iterator[str]:
     for name in app:
         if name.startswith("-"):
             continue
         command, title = app[name], f"{called} {name}"
-        yield f"## `{title}`\n\n{summary(command)}\n"
+        yield f"## `{title}`\n\n{markdown(help_text(command))}\n"
         if any(not part.startswith("-") for part in command):
             yield from commands(command, title, training)
         else:
@@ -88,7 +83,11 @@ def choices(hint: Any) -> str:
 
 
 def cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "\\<")
+    return markdown(" ".join(text.split())).replace("|", "\\|")
+
+
+def markdown(text: str) -> str:
+    return text.replace("<", "\\<")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def _parse(arguments: list[str]) -> Callable[[], Any]:
 
     check_command(arguments)
     # A command's own console would keep the width of the first time it was asked for help.
-    command, bound, _ = build().parse_args(
+    command, bound, _ = build(_command_words(arguments)).parse_args(
         arguments, console=console(pipe_width=0), exit_on_error=False, print_error=False
     )
     return lambda: command(*bound.args, **bound.kwargs)

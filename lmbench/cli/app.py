@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import platform
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
@@ -11,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from lmbench import __version__
 from lmbench.errors import LmbenchError
 
-__all__ = ["GROUPS", "build", "check_command", "parse_error_line"]
+__all__ = ["GROUPS", "build", "check_command", "help_text", "parse_error_line"]
 
 _HELP = (
     "A workbench in the terminal for training, pruning and quantizing word-level language models."
@@ -82,8 +85,13 @@ def parse_error_line(error: CycloptsError, command: str) -> str:
     return " ".join(str(error).split())
 
 
-def build() -> App:
-    """The application; commands are imported when they are used."""
+def build(called: Sequence[str] = ()) -> App:
+    """The application; commands are imported when they are used.
+
+    Args:
+        called: the words of the command that is, whose help is its whole text; the others have the
+            line that lists show.
+    """
     app = App(
         name="lmbench",
         help=_HELP,
@@ -94,7 +102,21 @@ def build() -> App:
     for name, (where, help_line) in _COMMANDS.items():
         app.command(where, name=name, help=help_line)
     app.default(_workbench)
+    command = app
+    for word in called:
+        if word not in command:
+            return app
+        command = command[word]
+    if called:
+        command.help = help_text(command)
     return app
+
+
+def help_text(command: App) -> str:
+    """What its function's docstring says, a line for each paragraph; terminals wrap it."""
+    function = command.default_command
+    said = inspect.getdoc(function) if function else command.help
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", (said or "").split("\n\nArgs:\n")[0])
 
 
 def _shown_default(value: object) -> Any:

@@ -70,7 +70,12 @@ RunName = Annotated[
 ]
 
 Detach = Annotated[
-    bool, Parameter(negative="", help="leave it running in the background, or queued there")
+    bool,
+    Parameter(
+        negative="",
+        help="leave it running in the background, once what is at work there has ended; without, "
+        "it begins at once",
+    ),
 ]
 
 PlaceName = Annotated[

@@ -20,7 +20,7 @@ Kind = Literal["sparsity", "model", "modules", "percentile", "masks", "quantizat
 
 
 def summary(
-    run: str,
+    run: str = "@",
     /,
     *,
     kind: Annotated[

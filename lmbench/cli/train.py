@@ -71,7 +71,7 @@ def train(
     detach: Detach = False,
     json: Json = False,
 ) -> int:
-    """Train a language model, by the protocol of PyTorch's word-language-model example.
+    """Train a language model, as Distiller's version of PyTorch's word-language-model example does.
 
     Ctrl-C finishes the step, saves and still scores the test set; a second one stops at once,
     and nothing that was saved is lost.
@@ -136,8 +136,9 @@ def prune(
 ) -> int:
     """Train under a pruning schedule, from a trained run or from scratch.
 
-    From a run, its settings hold where no flag is given: model, corpus, learning rate, epochs (but
-    never fewer than the schedule has). A recipe goes over them, and the flags over both.
+    From a run, its settings hold where no flag is given, and not the defaults: model, corpus,
+    learning rate, epochs (but never fewer than the schedule has), seed, device. A recipe goes over
+    them, and the flags over both.
     """
     home = Home.find()
     parent = home.find_run(run, session, with_model=True) if run else None

@@ -96,7 +96,7 @@ class ModelConfig(Config):
 
 
 class TrainConfig(ModelConfig, MachineConfig):
-    """Training by the protocol of PyTorch's word-language-model example."""
+    """Training by the protocol of Distiller's version of PyTorch's word-language-model example."""
 
     data: str | None = setting(
         None,

@@ -47,6 +47,14 @@ _BPTT = 35
 _DEFAULT = "int8-best"
 
 
+def _over(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """An override of the same pattern with some of its settings changed; bits end its floats."""
+    below, given = canonical(below), canonical(given)
+    if not {"bits_weights", "bits_activations"}.isdisjoint(given):
+        below.pop("precision", None)
+    return below | given
+
+
 def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettings:
     """The preset or file that is named (int8-best where none is), single settings over it.
 
@@ -64,7 +72,10 @@ def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettin
             base = load_settings(file or Path(config.config))
         else:
             base = load_preset(config.preset or _DEFAULT)
-        own = dict(parse_override(text) for text in config.override)
+        own = {
+            pattern: _over(base.overrides.get(pattern, {}), changes)
+            for pattern, changes in map(parse_override, config.override)
+        }
         kept = {k: v for k, v in base.overrides.items() if k not in own}
         entries = {**base.to_dict(), **_changes(config), "overrides": own | kept}
         settings = QuantSettings.from_dict(entries)

@@ -138,6 +138,21 @@ def test_an_error_is_one_line_that_says_what_to_do(line, says, tmp_path, capsys:
     assert "^(" not in err
 
 
+@pytest.mark.parametrize(
+    "command, says",
+    [
+        ("prune", "given, and not the defaults: model, corpus, learning rate, epochs (but never"),
+        ("sweep start", "what was not made or not begun yet. Ctrl-C stops the sweep: the run at"),
+    ],
+)
+def test_help_of_a_command_is_its_whole_text_in_paragraphs(
+    command: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert lmbench([*command.split(), "--help"]) == 0
+    assert says in capsys.readouterr().out
+
+
 def test_help_lists_the_ways_to_name_a_run(capsys: Capture):
     assert lmbench(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()

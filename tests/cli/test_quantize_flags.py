@@ -77,6 +77,15 @@ def test_a_switch_of_an_override_may_be_written_as_in_yaml() -> None:
         assert parse_override(f"decoder:clip_half_range={text}")[1] == {"clip_half_range": value}
 
 
+def test_an_override_of_the_pattern_of_a_preset_changes_what_it_names_alone() -> None:
+    """The logits of int8-best are not clipped, rounded to nearest or not; bits end floats."""
+    given = {"preset": "int8-best", "rounding": "gptq", "override": ("decoder:rounding=nearest",)}
+    overrides = settings_of(validate(QuantizeConfig, given)).overrides
+    assert overrides["decoder"] == {"clip_acts": "NONE", "rounding": "nearest"}
+    given = {"preset": "mixed-avg", "override": ("encoder:bits_weights=4",)}
+    assert settings_of(validate(QuantizeConfig, given)).overrides["encoder"] == {"bits_weights": 4}
+
+
 def test_the_search_refuses_a_file_of_codes_as_it_does_the_flag(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("bits_weights: 4\nrounding: codes\n", encoding="utf-8")

@@ -89,9 +89,7 @@ def test_masks_of_distiller_are_the_runs_sparsity(home: Home, capsys: Capture) -
     assert document["nonzero"] == document["parameters"] - pruned
     assert document["results"]["sparsity"] == pytest.approx(pruned / document["parameters"])
     assert 0 < document["packed_bytes"] < document["bytes"]
-    [row] = [
-        row for row in answer(capsys, "summary", "@")["rows"] if row["name"] == "rnn.weight_ih_l0"
-    ]
+    [row] = [row for row in answer(capsys, "summary")["rows"] if row["name"] == "rnn.weight_ih_l0"]
     assert row["fine"] == pytest.approx(75.0)
     assert lmbench(["runs", "import", "best.pth.tar", "--data", "tiny", "--session", "other"]) == 0
     out = capsys.readouterr().out
