@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from lmbench import __version__
 from lmbench.errors import LmbenchError
@@ -82,7 +82,13 @@ def parse_error_line(error: CycloptsError, command: str) -> str:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         words = " ".join(error.unused_tokens)
         return f"{command}: does not take '{words}': lmbench {command} --help shows what it takes"
-    return " ".join(str(error).split())
+    line = " ".join(str(error).split())
+    if isinstance(error, MissingArgumentError) and error.keyword:
+        given = error.root_input_tokens or []
+        after = given[given.index(error.keyword) + 1 :] if error.keyword in given else []
+        if after and after[0].startswith("-"):
+            line += f" A value that begins with a hyphen is written {error.keyword}='{after[0]}'"
+    return line
 
 
 def build(called: Sequence[str] = ()) -> App:

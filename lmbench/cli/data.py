@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -125,7 +126,7 @@ def make(
     _print_card(card)
     # A folder of that name would come first.
     known_as = folder if Path(name).exists() or (home / name).exists() else name
-    note(f"{name} is in {folder}: lmbench train --data {known_as}")
+    note(f"{name} is in {folder}: lmbench train --data {shlex.quote(str(known_as))}")
 
 
 def _print_card(card: Card) -> None:

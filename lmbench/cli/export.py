@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -126,6 +128,11 @@ def _curves(
 
     home = Home.find()
     runs = list(dict.fromkeys(home.find_run(ref, session) for ref in refs))
+    for ref, number in Counter(run.ref for run in runs).items():
+        if number > 1:
+            raise LmbenchError(
+                f"{number} runs of several working folders are {ref}: export each alone"
+            )
     path = output or Path(f"{runs[0].path.name if len(runs) == 1 else 'curves'}.{format}")
     path = free_place("--output", path)
     match format:
@@ -150,5 +157,5 @@ _OPEN_WITH = {"tensorboard": "tensorboard --logdir {}", "wandb": "wandb sync {}/
 def _print_curves(document: dict[str, Any]) -> None:
     of = ", ".join(Path(run).name for run in document["runs"])
     line = f"{document['file']}: the curves of {of}, {document['bytes']:,} bytes"
-    then = _OPEN_WITH.get(document["format"], "").format(document["file"])
+    then = _OPEN_WITH.get(document["format"], "").format(shlex.quote(document["file"]))
     print_line(f"{line}; {then} reads it" if then else line)

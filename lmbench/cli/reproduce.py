@@ -118,11 +118,9 @@ def reproduce(
 
 
 def _shape_of(model: Run | None) -> dict[str, Any]:
-    """Of a training's model, as settings."""
-    config = model.config() if model is not None else None
-    if not isinstance(config, TrainConfig):
-        return {}
-    return {name: getattr(config, name) for name in ModelConfig.model_fields}
+    """Of a run's model, as settings."""
+    shape = model.read().shape if model is not None else {}
+    return {name: value for name, value in shape.items() if name in ModelConfig.model_fields}
 
 
 def _table(reproduction: Reproduction, rows: list[dict[str, Any]], session: str) -> Table:

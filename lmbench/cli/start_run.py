@@ -210,8 +210,10 @@ def derive_all(
     code.
 
     Raises:
-        LmbenchError: there are not so many of them with a model; nothing is made then.
+        LmbenchError: there are not so many of them with a model, or it is a run of no working
+            folder; nothing is made then.
     """
+    parent.session.check_takes_runs()
     parents = siblings(parent, seeds)
 
     def make() -> Iterator[Run]:

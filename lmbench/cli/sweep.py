@@ -223,7 +223,10 @@ def _write_plot(sweep: SweepStatus, path: Path) -> None:
         )
     front = front_plot([plotted(row) for row in sweep.rows])
     if front is None:
-        raise LmbenchError(f"--plot {path}: fewer than two settings have a finished run yet")
+        raise LmbenchError(
+            f"--plot {path}: fewer than two settings have a size and the perplexity of all of "
+            "test yet"
+        )
     export(front, place, f"{sweep.session}: test perplexity against size")
 
 

@@ -3,7 +3,8 @@
 Documents are the topics of ``pydoc_data`` and the modules of the standard library, each the
 docstrings of one source file. The sources are parsed, never imported. No sentence stands twice in
 the corpus, so that none of test was seen in train. Whole documents go to train, valid or test, and
-words that train holds fewer than three times become ``<unk>`` everywhere.
+then words that train holds fewer than three times become ``<unk>`` everywhere, which makes a few
+sentences alike.
 
 The text is the same wherever the standard library's files are the same; it differs between
 versions of Python, so a run records the fingerprint of what it was trained on.

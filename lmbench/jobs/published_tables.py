@@ -207,8 +207,9 @@ def _cache_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
     dense = _dense(scale, given)
     assert isinstance(dense.config, TrainConfig)
     config = dense.config
-    fits = config.model == "LSTM" and config.nlayers == 2 and config.nhid in CACHED
-    plain, cached = CACHED[config.nhid] if fits else (Figures(), Figures())
+    fits = config.model == "LSTM" and config.nlayers == 2 and config.tied
+    nothing = Figures(), Figures()
+    plain, cached = CACHED.get(config.nhid, nothing) if fits else nothing
     both = {**_CACHE, **_DYNAMIC}
     return [
         Row("plain", plain, dense),

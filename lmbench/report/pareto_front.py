@@ -44,9 +44,9 @@ def front_plot(
     by: Literal["bytes", "sparsity"] = "bytes",
     least: int = 2,
 ) -> Plot | None:
-    """The rows of a table with both a size (or a sparsity) and a perplexity of a whole split and a
-    whole training, and the Pareto front of their means, for each corpus its own; None where there
-    are fewer than `least`.
+    """The rows of a table with both a size (or a sparsity) and a perplexity of a whole split, and
+    the Pareto front of their means, for each corpus its own; None where there are fewer than
+    `least`. Trainings that their sweep ended early are left out, those that a user stopped are not.
 
     An error bar goes one sample standard deviation up and down. Of sizes less is better, of
     sparsities, which are shown in per cent, more.

@@ -158,6 +158,7 @@ def _gluon(plain: float, cached: float) -> tuple[Figures, Figures]:
 
 CACHED: Mapping[int, tuple[Figures, Figures]] = {
     200: _gluon(101.64, 73.74),
+    650: _gluon(86.91, 65.85),
     1500: _gluon(82.29, 62.79),
 }
 """By width two tied layers without and with a neural cache."""

@@ -328,6 +328,14 @@ class Session:
         ids = [str(run.id) for run in self.runs()]
         return f"it has {', '.join(ids)}" if ids else "it has none yet"
 
+    def check_takes_runs(self) -> None:
+        """Raises LmbenchError where the session lies in no working folder."""
+        if self.path.parent.name != "sessions" or not self.exists():
+            raise LmbenchError(
+                f"{self.path} is no session of a working folder (sessions/NAME), so no run can be "
+                "made in it: copy the run that you name to sessions/NAME/runs/NNN-kind"
+            )
+
     def new_run(
         self,
         config: Config,
@@ -346,11 +354,7 @@ class Session:
         Raises:
             LmbenchError: the session lies in no working folder, where its runs could not be found.
         """
-        if self.path.parent.name != "sessions" or not self.exists():
-            raise LmbenchError(
-                f"{self.path} is no session of a working folder (sessions/NAME), so no run can be "
-                "made in it: copy the run that you name to sessions/NAME/runs/NNN-kind"
-            )
+        self.check_takes_runs()
         self.runs_path.mkdir(exist_ok=True)
         for folder in (self.path.parent, self.path):
             remove_leftovers(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,10 @@ def test_seeds_of_a_derived_run_are_those_of_the_runs_it_starts_from(
         (session.run(number).path / "best").mkdir()
     assert lmbench([*prune, "3"]) == 2
     assert "there are 2 finished seeds (1, 2): train the others first" in capsys.readouterr().err
+    away = tmp_path / "away"
+    shutil.copytree(session.run(1).path, away)
+    assert lmbench(["quantize", str(away), "--seeds", "2"]) == 2
+    assert "is no session of a working folder" in capsys.readouterr().err
     assert lmbench([*prune, "2", "--seed", "9"]) == 2
     assert "--seed: --seeds takes the seed of each run" in capsys.readouterr().err
     pruned = answer(capsys, *prune, "2")

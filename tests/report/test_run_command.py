@@ -72,6 +72,12 @@ def test_a_pruning_says_what_it_took_back_from_its_parent(run):
     assert taken_back == dict.fromkeys(taken_back)
 
 
+def test_a_pruning_that_took_cuda_back_says_on_what_it_computes(run):
+    parent = run.session.new_run(parse_config("train", {"cuda": True, "epochs": 3}), "train")
+    text = command(run, "prune", {"compress": "small-80", "epochs": 3}, parent=parent.ref)
+    assert (parsed(text)["device"], "--cuda" in text) == ("auto", False)
+
+
 def test_a_pruning_gives_no_setting_that_its_others_make_idle(run):
     parent = run.session.new_run(parse_config("train", {"momentum": 0.9, "patience": 3}), "train")
     config = {"compress": "small-80", "momentum": 0.9, "patience": 3, "optimizer": "adamw"}

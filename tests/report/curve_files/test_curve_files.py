@@ -188,6 +188,7 @@ def test_what_is_there_is_left_alone_and_a_refusal_leaves_nothing(
 ) -> None:
     pytest.importorskip("tensorboard", reason="no tensorboard here")
     a_run(home)
+    far = a_run(Home(tmp_path / "far"))
     home.open_session().new_run(TrainConfig(), "train")
     there = tmp_path / "there"
     there.mkdir()
@@ -195,6 +196,7 @@ def test_what_is_there_is_left_alone_and_a_refusal_leaves_nothing(
         (["1", "-o", str(there)], ": is there already; name another place"),
         (["1", "-o", str(tmp_path / "no" / "x")], f"the folder {tmp_path / 'no'} is not there"),
         (["1", "2", "-o", str(tmp_path / "new")], "002-train has no curves yet"),
+        (["1", str(far.path), "-o", str(tmp_path / "new")], f"working folders are {far.ref}: exp"),
         (["1", "--checkpoint", "last"], f"--checkpoint: does nothing beside --format {format}"),
         (["1", "--bits", "int8"], "--bits int8: only for --format onnx"),
     ):
