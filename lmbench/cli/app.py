@@ -6,6 +6,7 @@ import difflib
 import inspect
 import platform
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,7 +88,8 @@ def parse_error_line(error: CycloptsError, command: str) -> str:
         given = error.root_input_tokens or []
         after = given[given.index(error.keyword) + 1 :] if error.keyword in given else []
         if after and after[0].startswith("-"):
-            line += f" A value that begins with a hyphen is written {error.keyword}='{after[0]}'"
+            value = shlex.quote(after[0])
+            line += f" A value that begins with a hyphen is written {error.keyword}={value}"
     return line
 
 

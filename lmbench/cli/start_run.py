@@ -74,7 +74,7 @@ Detach = Annotated[
     Parameter(
         negative="",
         help="leave it running in the background, once what is at work there has ended; without, "
-        "it begins at once",
+        "a single run begins at once",
     ),
 ]
 

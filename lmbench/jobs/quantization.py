@@ -48,11 +48,13 @@ _DEFAULT = "int8-best"
 
 
 def _over(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """An override of the same pattern with some of its settings changed; bits end its floats."""
+    """A preset's override with the same pattern, some of its settings changed. One of floats or of
+    codes is replaced whole."""
     below, given = canonical(below), canonical(given)
-    if not {"bits_weights", "bits_activations"}.isdisjoint(given):
-        below.pop("precision", None)
-    return below | given
+    whole = below.get("precision") or below.get("rounding") in ("codes", "calibrated-codes")
+    ends = {"mode": {"mode_activations", "mode_weights"}, "clip_weights": {"also_clip_weights"}}
+    ended = {name for key in given for name in ends.get(key, ())}
+    return given if whole else {k: v for k, v in below.items() if k not in ended} | given
 
 
 def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettings:

@@ -55,6 +55,8 @@ def _kept_from_parent(run: Run, record: RunRecord, config: Config) -> dict[str, 
     if not isinstance(before, TrainConfig):
         return {}
     values = {name: getattr(config, name) for name in passed_on(before)}
+    if isinstance(config, TrainConfig) and config.cuda:
+        values.pop("device", None)
     if isinstance(config, TrainConfig) and before.cuda and not config.cuda:
         # It has no flag to take it back by but the one that says otherwise.
         values["device"] = config.device

@@ -102,7 +102,7 @@ def test_a_flag_that_would_do_nothing_is_refused_by_name(line, flags, home, caps
         ("xyzzy", "no command 'xyzzy': lmbench --help lists the commands"),
         ("runs lst", 'Unknown command "lst". Did you mean "list"?'),
         ("train foo", "train: does not take 'foo': lmbench train --help shows what it takes"),
-        ("generate --prompt -x", "a hyphen is written --prompt='-x'"),
+        ("generate --prompt -x", "a hyphen is written --prompt=-x"),
         ("train --name a\x07b", "--name: A run's name has no control characters"),
         ("tui --demo --speed nan", "--speed: nan: must be a number greater than 0"),
         ("train --name 1", "--name: 1 would mean another run"),
