@@ -23,7 +23,7 @@ from lmbench.user_folder import expanded
 
 __all__ = ["app"]
 
-app = App(name="data", help="List, fetch, make and describe corpora.")
+app = App(name="data")
 
 
 @app.command(name="list")

@@ -39,7 +39,7 @@ from lmbench.user_folder import expanded
 
 __all__ = ["app"]
 
-app = App(name="runs", help="List, show, import, rename, pause, stop, resume and delete runs.")
+app = App(name="runs")
 
 
 @app.command(name="list")

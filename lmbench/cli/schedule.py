@@ -26,7 +26,7 @@ from lmbench.session import Home
 
 __all__ = ["app"]
 
-app = App(name="schedule", help="Check and draw pruning schedules.")
+app = App(name="schedule")
 
 WIKITEXT2_TYPES = 33_278
 

@@ -34,7 +34,7 @@ from lmbench.user_folder import expanded
 
 __all__ = ["app"]
 
-app = App(name="sessions", help="List, show, copy, rename, delete, pack and unpack sessions.")
+app = App(name="sessions")
 
 Named = Annotated[
     str | None, Parameter(name="--session", help="the session, where NAME is left out")

@@ -40,7 +40,7 @@ from lmbench.session import Home, Run, Session
 
 __all__ = ["app"]
 
-app = App(name="sweep", help="Check, start, watch, stop, resume and delete sweeps of many runs.")
+app = App(name="sweep")
 
 Holds = Annotated[
     str | None,

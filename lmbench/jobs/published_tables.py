@@ -207,8 +207,7 @@ def _cache_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
     dense = _dense(scale, given)
     assert isinstance(dense.config, TrainConfig)
     config = dense.config
-    fits = config.model == "LSTM" and config.nlayers == 2 and config.tied
-    fits = fits and not config.projection
+    fits = config.title == f"LSTM 2x{config.nhid} tied"
     nothing = Figures(), Figures()
     plain, cached = CACHED.get(config.nhid, nothing) if fits else nothing
     both = {**_CACHE, **_DYNAMIC}

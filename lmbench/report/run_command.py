@@ -52,12 +52,12 @@ def _kept_from_parent(run: Run, record: RunRecord, config: Config) -> dict[str, 
         before = parent.config() if parent is not None else None
     except LmbenchError:
         return {}
-    if not isinstance(before, TrainConfig):
+    if not isinstance(before, TrainConfig) or not isinstance(config, TrainConfig):
         return {}
     values = {name: getattr(config, name) for name in passed_on(before)}
-    if isinstance(config, TrainConfig) and config.cuda:
+    if config.cuda:
         values.pop("device", None)
-    if isinstance(config, TrainConfig) and before.cuda and not config.cuda:
+    elif before.cuda:
         # It has no flag to take it back by but the one that says otherwise.
         values["device"] = config.device
     return {k: "none" if v is None else v for k, v in values.items() if v is not False}

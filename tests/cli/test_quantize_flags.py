@@ -82,8 +82,28 @@ def test_an_override_of_the_pattern_of_a_preset_changes_what_it_names_alone() ->
     given = {"preset": "int8-best", "rounding": "gptq", "override": ("decoder:rounding=nearest",)}
     overrides = settings_of(validate(QuantizeConfig, given)).overrides
     assert overrides["decoder"] == {"clip_acts": "NONE", "rounding": "nearest"}
-    given = {"preset": "mixed-avg", "override": ("encoder:bits_weights=4",)}
-    assert settings_of(validate(QuantizeConfig, given)).overrides["encoder"] == {"bits_weights": 4}
+    for given in ("bits_weights=4", "rounding=gptq"):
+        config = {"preset": "mixed-avg", "override": (f"encoder:{given}",)}
+        assert len(settings_of(validate(QuantizeConfig, config)).overrides["encoder"]) == 1
+
+
+@pytest.mark.parametrize(
+    "there, given, kept",
+    [
+        ("mode_weights: ASYMMETRIC_SIGNED", "mode=symmetric", False),
+        ("also_clip_weights: true", "clip_weights=mse", False),
+        ("bits_weights: 3, rounding: codes", "bits_weights=8", False),
+        ("clip_acts: AVG", "bits_weights=4", True),
+    ],
+)
+def test_what_an_override_gives_is_not_undone_by_the_file(
+    there: str, given: str, kept: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(f"overrides: {{decoder: {{{there}}}}}\n", encoding="utf-8")
+    config = {"config": str(file), "override": (f"decoder:{given}",)}
+    found = settings_of(validate(QuantizeConfig, config)).overrides["decoder"]
+    assert len(found) == 1 + kept
 
 
 def test_the_search_refuses_a_file_of_codes_as_it_does_the_flag(tmp_path: Path) -> None:

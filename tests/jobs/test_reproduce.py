@@ -167,7 +167,13 @@ def test_published_figures_stand_beside_a_model_of_their_shape_alone() -> None:
     for width, figures in ((650, [86.91, 65.85]), (1500, [82.29, 62.79])):
         rows = plan("cache", "small", {"nhid": width, "emsize": width}).rows
         assert [row.published.test for row in rows[:2]] == figures
-    for other in ({"nhid": 651, "emsize": 651}, {"model": "GRU"}, {"nlayers": 1}, {"tied": False}):
+    for other in (
+        {"nhid": 651, "emsize": 651},
+        {"model": "GRU"},
+        {"nlayers": 1},
+        {"tied": False},
+        {"projection": True},
+    ):
         assert [row.published.test for row in plan("cache", "small", other).rows[:2]] == [None] * 2
 
 

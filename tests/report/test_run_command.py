@@ -76,6 +76,9 @@ def test_a_pruning_that_took_cuda_back_says_on_what_it_computes(run):
     parent = run.session.new_run(parse_config("train", {"cuda": True, "epochs": 3}), "train")
     text = command(run, "prune", {"compress": "small-80", "epochs": 3}, parent=parent.ref)
     assert (parsed(text)["device"], "--cuda" in text) == ("auto", False)
+    parent = run.session.new_run(parse_config("train", {"device": "cpu"}), "train")
+    text = command(run, "prune", {"compress": "small-80", "cuda": True}, parent=parent.ref)
+    assert ("--device" in text, "--cuda" in text) == (False, True)
 
 
 def test_a_pruning_gives_no_setting_that_its_others_make_idle(run):

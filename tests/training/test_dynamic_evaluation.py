@@ -169,6 +169,7 @@ def test_weights_that_were_pruned_stay_zero(monkeypatch: pytest.MonkeyPatch) -> 
     rms = gradient_rms(net, data, 4)
     evaluate_dynamically(net, data, 4, Dynamic("sgd", 0.5, 0.01))
     evaluate_dynamically(net, data, 4, Dynamic("rms", 0.01, 0.01), rms)
+    assert len(adapted) == 3
     for copy in adapted[1:]:
         moved = 0
         for (name, own), after in zip(net.named_parameters(), copy.parameters(), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,10 @@ from training_world import Recorder, resumed_as_uninterrupted, small, trainer
 
 from lmbench.config import TrainConfig, validate
 from lmbench.errors import LmbenchError
-from lmbench.session.events import Step
+from lmbench.session.events import Epoch, Step
+from lmbench.training.evaluate import Evaluation
 from lmbench.training.learning_rates import LearningRates
+from lmbench.training.plateau import Plateau
 
 # An epoch of the small corpus has so many batches, a training three epochs.
 BATCHES, STEPS = 25, 75
@@ -129,6 +132,34 @@ def test_a_plateau_is_annealed_as_before_and_not_while_the_rate_rises(
     assert optimizer.param_groups[0]["lr"] == 5.0
     rates.end_epoch(2 * BATCHES + 1, stuck=True)
     assert optimizer.param_groups[0]["lr"] == 2.5
+
+
+@given(st.lists(st.sampled_from([3.0, 2.9998, 2.9, 2.0, 1.0]), max_size=30), st.integers(0, 3))
+def test_a_plateau_is_torchs(losses: list[float], patience: int) -> None:
+    """Read back from its state after each epoch, as by a resumed run."""
+    optimizer = sgd(1.0)
+    torchs = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
+    ours, rate = Plateau(0.5, patience), 1.0
+    for epoch, loss in enumerate(losses, start=1):
+        torchs.step(loss)
+        is_best, anneal = ours.step(loss, epoch, masks_changed=False)
+        rate *= 0.5 if anneal else 1.0
+        # Torch leaves rates alone that would change by less than 1e-8.
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, abs=2e-8)
+        assert is_best == (loss < min(losses[: epoch - 1], default=math.inf))
+        ours = Plateau(**Plateau.state_values(ours.state()))
+
+
+def test_a_training_whose_validation_stalls_has_half_the_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = Evaluation(loss=3.0, tokens=10, seconds=1.0)
+    monkeypatch.setattr("lmbench.training.trainer.evaluate", lambda *_: same)
+    recorder = Recorder()
+    trainer(small(epochs=3), tmp_path, recorder).run()
+    rates = dict.fromkeys(step.lr for step in recorder.of(Step))
+    assert list(rates) == [5.0, 2.5]
+    assert [epoch.lr for epoch in recorder.of(Epoch)] == [5.0, 5.0, 2.5]
 
 
 def test_the_epoch_in_which_a_warm_up_ends_anneals_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,6 +84,9 @@ def test_only_plain_sgd_takes_the_fast_ways(settings: dict[str, Any], plain: boo
     optimizer = build_optimizer(build_model(config, WORDS), config)
     assert is_plain_sgd(optimizer) == plain
     assert not GraphedUpdate.fits(optimizer)  # It lies on the CPU.
+    on_a_card = SimpleNamespace(device=torch.device("cuda"))
+    optimizer.param_groups[:] = [{**optimizer.param_groups[0], "params": [on_a_card]}]
+    assert GraphedUpdate.fits(optimizer) == plain
 
 
 def test_a_rate_of_sgd_is_refused_for_adamw() -> None:

@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from itertools import product
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from lmbench.distiller.quantization.post_training import (
     modular_copy,
     quantize,
 )
+from lmbench.distiller.quantization.rounding import collect_input_moments
 from lmbench.distiller.quantization.settings import ModuleSettings, QuantSettings
 from lmbench.distiller.reports.data_loggers import collect_quant_stats
 
@@ -233,15 +235,16 @@ def test_pruned_weights_stay_exactly_zero_in_every_mode_and_rounding(kind):
             weight.mul_(torch.rand_like(weight) > 0.7)
     data = torch.randint(30, (40, 4))
     stats = calibrate(modular_copy(model), runner(data))
-    for mode in ("SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED"):
-        settings = QuantSettings.from_dict(
-            {"mode": mode, "bits_weights": 4, "per_channel_wts": True, "clip_weights": "MSE"}
-        )
-        quantized = quantize(model, settings, stats)
+    moments = collect_input_moments(modular_copy(model), runner(data))
+    modes = ("SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED")
+    for mode, rounding in product(modes, ("nearest", "gptq")):
+        given = {"bits_weights": 4, "per_channel_wts": True, "clip_weights": "MSE"}
+        settings = QuantSettings.from_dict({"mode": mode, "rounding": rounding, **given})
+        quantized = quantize(model, settings, stats, moments)
         for name, module in modular_copy(model).named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 got = part(quantized, name).weight
-                assert bool((got[module.weight == 0] == 0).all()), (name, mode)
+                assert bool((got[module.weight == 0] == 0).all()), (name, mode, rounding)
 
 
 def test_dynamic_quantization_needs_no_statistics():
