@@ -27,7 +27,6 @@ from lmbench.model.rnn import shared_names
 from lmbench.session.files import (
     drop_fresh,
     fresh_folder,
-    fsync_folder,
     read_json,
     swap_in,
     write_json,
@@ -82,8 +81,8 @@ def write_checkpoint(
             _write_tensors(fresh / "trainer.safetensors", tensors, {})
         if state is not None:
             write_json(fresh / "trainer.json", {"version": CHECKPOINT_VERSION, **state})
+        # The last one: writing it syncs the folder.
         write_json(fresh / "meta.json", {"version": CHECKPOINT_VERSION, **meta})
-        fsync_folder(fresh)
         swap_in(fresh, folder)
     except OSError as error:
         # Half a checkpoint is of no use, and its room is needed for the words about it.

@@ -17,6 +17,8 @@ from lmbench.corpus.batches import batchify, windows
 from lmbench.distiller import dict_config
 from lmbench.model import RNNModel, build_model, detach
 from lmbench.session.events import Epoch, Event, PruneStep, Step
+from lmbench.session.files import read_json
+from lmbench.training.checkpoint import CHECKPOINT_VERSION
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.optimizer import build_optimizer
@@ -164,6 +166,13 @@ def comparable(events: list[Event]) -> list[tuple[Any, ...]]:
     return kept
 
 
+def left_by(run: Path) -> dict[str, Any]:
+    """What the next step of a run would go on from, beside tensors: all but clock and log."""
+    state = read_json(run / "last" / "trainer.json", version=CHECKPOINT_VERSION)
+    del state["place"]["seconds"], state["log_offset"]
+    return state
+
+
 def resumed_as_uninterrupted(
     config: TrainConfig,
     folder: Path,
@@ -199,4 +208,5 @@ def resumed_as_uninterrupted(
                 b = load_file(folder / name / which / file)
                 assert a.keys() == b.keys()
                 assert all(torch.equal(a[key], b[key]) for key in a), (name, which, file)
+        assert left_by(folder / name) == left_by(folder / "whole"), name
     return whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ from torch import nn
 from lmbench.config import ModelConfig
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, build_model
-from lmbench.training.checkpoint import read_checkpoint, write_checkpoint
+from lmbench.training.checkpoint import (
+    load_generators,
+    read_checkpoint,
+    save_generators,
+    write_checkpoint,
+)
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
 from lmbench.training.plateau import Plateau
@@ -42,6 +48,54 @@ def written(folder: Path) -> dict[str, Any]:
     sums = torch.zeros(2, dtype=torch.float64)
     kept.write_last(LoopState(Position(1, 2, 30), Plateau(4.0, 0), sums, model.init_hidden(3)))
     return json.loads((folder / "last" / "trainer.json").read_text())
+
+
+def test_a_checkpoint_takes_the_name_of_the_one_before_only_once_it_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path)
+    done: list[int | str] = []
+    rename = os.rename
+
+    def noted(source: Path, target: Path) -> None:
+        if Path(target) == tmp_path / "last":
+            files = [Path(source), *Path(source).iterdir()]
+            assert len(files) == 5
+            assert {file.stat().st_ino for file in files} <= set(done)
+            done.append("named")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append(os.fstat(fd).st_ino))
+    monkeypatch.setattr(os, "rename", noted)
+    written(tmp_path)
+    assert "named" in done
+    assert tmp_path.stat().st_ino in done[done.index("named") :]
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_the_generator_of_an_accelerator_is_kept_and_put_back(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, set_to = torch.arange(16, dtype=torch.uint8), []
+    module = getattr(torch, kind)
+    monkeypatch.setattr(module, "get_rng_state", lambda *device: drawn)
+    monkeypatch.setattr(module, "set_rng_state", lambda *given: set_to.append(given))
+    device = torch.device(kind, 0)
+    kept, state = save_generators(device)
+    load_generators(kept, state, device)
+    assert set_to == [(drawn, device) if kind == "cuda" else (drawn,)]
+    load_generators(kept, state, CPU)
+    assert len(set_to) == 1
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_what_a_gpu_draws_goes_on_where_it_was() -> None:
+    device = torch.device("cuda")
+    kept = save_generators(device)
+    drawn = torch.rand(9, device=device)
+    load_generators(*kept, device)
+    assert torch.equal(torch.rand(9, device=device), drawn)
 
 
 def alterations(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

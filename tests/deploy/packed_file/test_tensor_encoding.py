@@ -64,6 +64,17 @@ def test_int4_never_errs_more_than_where_it_saturates_most(matrix, group):
     assert np.abs(decode(encoded) - matrix).max(initial=0) <= largest * 0.301 + 1e-3
 
 
+@given(MATRICES, st.sampled_from([8, 16, 64]))
+def test_int4_is_within_half_a_step_of_what_does_not_saturate(matrix, group):
+    levels, scale = quantize_groups(matrix, group)
+    step = np.repeat(scale.astype(np.float32), group, axis=1)[:, : matrix.shape[1]]
+    error = np.abs(levels * step - matrix)[(levels > -8) & (levels < 7)]
+    # A scale under fp16's least is none.
+    assert np.all(
+        error <= np.maximum(np.abs(step)[(levels > -8) & (levels < 7)] * 0.501, 8 * 2**-24)
+    )
+
+
 @given(SPARSE)
 @settings(max_examples=50)
 def test_zeros_stay_zeros_in_every_value_type(matrix):

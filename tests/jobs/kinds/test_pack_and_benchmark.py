@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from lmbench.config import (
     TrainConfig,
 )
 from lmbench.corpus import open_corpus
+from lmbench.deploy.benchmark import Entrant, _row
 from lmbench.deploy.load_model import PackedModel, load_run
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file.reading import PackedFile, open_packed
@@ -270,6 +272,14 @@ def test_sparse_int8_is_scored_on_the_sparse_kernel_near_its_parent(home):
     assert small["bytes"] < exact["bytes"]
 
 
+def test_the_step_of_a_row_is_the_median_and_its_p95_the_slow_end():
+    loaded, runtime = SimpleNamespace(title="a"), SimpleNamespace(name="torch", bytes=1)
+    steps = [ms / 1e3 for ms in range(100, 0, -1)]
+    entrant = Entrant(loaded, runtime, 1, steps)  # pyright: ignore[reportArgumentType]
+    row = _row(entrant, [entrant], None, None)
+    assert (row.ms, row.ms_p95) == (pytest.approx(50.5), pytest.approx(95.05))
+
+
 def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
     parent = trained(home)
     packed = worked(parent, PackConfig(threads=1, weights="int8"), "pack")
@@ -287,7 +297,7 @@ def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
     assert set(by_place) == {(m, n) for m in (parent.ref, packed.ref) for n in names}
     for row in rows:
         assert row["ms"] > 0
-        assert row["ms_p95"] >= row["ms"] * 0.5
+        assert row["ms_p95"] >= row["ms"]
         assert row["tokens_per_s"] > 0
         assert row["ppl"] > 1
         assert row["peak"] == 1_000_000
