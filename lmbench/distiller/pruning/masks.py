@@ -41,6 +41,7 @@ class ParameterMasker:
         self.unmasked_copy: Tensor | None = None
         self.parts: dict[str, Tensor] = {}
         self._mask: Tensor | None = None
+        self._prunes = False
         self._factor: Tensor | None = None
         self._gradient_hook: RemovableHandle | None = None
         self._buffer: Tensor | None = None
@@ -54,6 +55,8 @@ class ParameterMasker:
     @mask.setter
     def mask(self, mask: Tensor | None) -> None:
         self._mask = None if mask is None else mask.detach().to(torch.bool)
+        # A mask of ones is not multiplied by: `hold` gives them to each parameter of a dense model.
+        self._prunes = self._mask is not None and not self._mask.all()
         self._factor = None
         self._masked = None
 
@@ -83,7 +86,7 @@ class ParameterMasker:
     @torch.no_grad()
     def mask_tensor(self, tensor: Tensor) -> None:
         """Set the pruned entries of ``tensor`` to zero in place."""
-        if self._mask is None:
+        if self._mask is None or not self._prunes:
             return
         # Kept in the tensor's dtype: a product with a boolean takes three times as long, twice a
         # minibatch. A product and not masked_fill, for the bits of the original, whose pruned
@@ -139,7 +142,7 @@ class ParameterMasker:
 
     def mask_gradient(self, gradient: Tensor) -> Tensor:
         """The gradient with that of the pruned weights at zero."""
-        return gradient if self._mask is None else gradient * self._mask
+        return gradient * self._mask if self._mask is not None and self._prunes else gradient
 
     def watch_gradient(self, parameter: Tensor) -> None:
         """Mask the parameter's gradient in each backward pass from now on."""

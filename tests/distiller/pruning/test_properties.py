@@ -10,6 +10,7 @@ from torch import nn
 import lmbench.distiller as distiller
 from lmbench.distiller import pruning
 from lmbench.distiller.pruning.criteria import keep_largest
+from lmbench.distiller.pruning.masks import create_model_masks_dict
 from lmbench.distiller.schedules.agp import structures_to_prune
 
 LEVELS = st.floats(0, 1)
@@ -132,6 +133,21 @@ def test_a_masked_weight_stays_zero_through_momentum_and_weight_decay(arguments)
                 assert (model.weight[~mask] == 0).all()
         scheduler.on_epoch_end(epoch, optimizer)
     assert distiller.sparsity(model.weight) == 0.7
+
+
+def test_a_mask_of_ones_costs_no_product_until_it_prunes():
+    model = nn.Linear(5, 4)
+    masker = create_model_masks_dict(model)["weight"]
+    weight, gradient = model.weight, torch.ones(4, 5)
+    before = weight._version
+    masker.mask = torch.ones_like(weight)
+    masker.apply_mask(weight)
+    assert weight._version == before
+    assert masker.mask_gradient(gradient) is gradient
+    masker.mask = keep = torch.arange(20).view(4, 5) != 7
+    masker.apply_mask(weight)
+    assert torch.equal(weight == 0, ~keep)
+    assert torch.equal(masker.mask_gradient(gradient), keep.float())
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(1, 4), LEVELS)
