@@ -124,11 +124,9 @@ class FolderQueue:
             if before is not None and before[0] == stamp:
                 continue
             name = run.ref
-            try:
-                entry = entry_of(run.read())
-            except LmbenchError:
-                # Damaged: nothing is begun of it, and nothing waits for it.
-                entry = None
+            record = run.read_if_readable()
+            # Of a damaged one nothing is begun, and nothing waits for it.
+            entry = entry_of(record) if record else None
             settled = time.time_ns() - stamp[2] > _TICK_NS
             self._stamps[path] = (stamp if settled else None, name)
             self._runs[name] = run

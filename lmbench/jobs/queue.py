@@ -112,12 +112,9 @@ def awaited_parent(run: Run) -> Run | None:
     if not record.point or record.parent is None:
         return None
     parent = run.home.run_of(record.parent)
-    try:
-        waits = parent is not None and parent.status() not in ("finished", "failed")
-    except LmbenchError:
-        # A damaged record, which the worker tells of, as of a parent that is gone.
-        return None
-    return parent if waits else None
+    # Of one that is gone, or whose record is damaged, the worker tells.
+    status = parent.status_if_readable() if parent else None
+    return parent if status not in (None, "finished", "failed") else None
 
 
 def refuse_needed(home: Home, runs: Sequence[Run]) -> None:
@@ -142,11 +139,8 @@ def waiting_for(home: Home, runs: Sequence[Run]) -> list[Run]:
 
 def _needs_one_of(run: Run, runs: Sequence[Run]) -> bool:
     """Does it wait, and is one of `runs` what it starts from, learns from or measures?"""
-    try:
-        record = run.read()
-    except LmbenchError:
-        return False
-    if record.status != "queued":
+    record = run.read_if_readable()
+    if record is None or record.status != "queued":
         return False
     teacher = record.config.get("teacher")
     names = [record.parent if teacher == PARENT else teacher, *record.config.get("models", ())]

@@ -181,9 +181,8 @@ def runs_table(runs: Iterable[Run]) -> FittingTable:
 
 
 def _run_cells(run: Run) -> list[Text]:
-    try:
-        record = run.read()
-    except LmbenchError:
+    record = run.read_if_readable()
+    if record is None:
         return [Text(run.ref), Text(), Text("damaged", _STYLES["damaged"]), *[Text()] * 8]
     status = run.status(record)
     results = record.results

@@ -96,14 +96,13 @@ def _cost(operations: float, batch_size: int, bptt: int, nlayers: int) -> float:
 def measured_speeds(home: Home) -> list[Measured]:
     """What the newest trainings of this machine reached, newest first. Damaged runs are passed
     over: this is about speed, and others tell of damage."""
-    found: list[tuple[Run, RunRecord]] = []
-    for run in home.all_runs():
-        try:
-            record = run.read()
-        except LmbenchError:
-            continue
-        if record.kind in ("train", "prune") and record.host == platform.node():
-            found.append((run, record))
+    found = [
+        (run, record)
+        for run in home.all_runs()
+        if (record := run.read_if_readable())
+        and record.kind in ("train", "prune")
+        and record.host == platform.node()
+    ]
     found.sort(key=lambda pair: pair[1].created, reverse=True)
     speeds = (_measured(run, record) for run, record in found[:_RUNS])
     return [speed for speed in speeds if speed is not None]

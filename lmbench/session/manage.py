@@ -63,11 +63,7 @@ def refuse_busy(session: Session, what: str, *, queued: bool = True) -> None:
     """
     busy = []
     for run in session.runs():
-        try:
-            status = run.status()
-        except LmbenchError:
-            # A damaged record has no process that would read it.
-            continue
+        status = run.status_if_readable()
         if status in LIVE or (queued and status == "queued"):
             busy.append(f"run {run.id} is {status}")
     if busy:
@@ -294,11 +290,6 @@ def set_aside_run(run: Run) -> Deletion:
     refuse_folder(run)
     # A worker that claims the run waits at this lock, and then finds no run.
     with run.locked():
-        try:
-            status = run.status()
-        except LmbenchError:
-            # A damaged record, which no worker can claim.
-            status = "lost"
-        if status in LIVE:
+        if (status := run.status_if_readable()) in LIVE:
             raise LmbenchError(f"run {run.ref} is {status}; stop it before you delete it")
         return Deletion(run.path)

@@ -137,6 +137,13 @@ class Run:
         path = self.path / "run.json"
         return parse_record(RunRecord, read_json(path, version=FORMAT_VERSION), path)
 
+    def read_if_readable(self) -> RunRecord | None:
+        """None where the record is damaged or gone."""
+        try:
+            return self.read()
+        except LmbenchError:
+            return None
+
     def write(self, record: RunRecord) -> None:
         write_json(self.path / "run.json", record.model_dump(mode="json"), self.staging)
 
@@ -206,10 +213,8 @@ class Run:
 
     def status_if_readable(self) -> Status | None:
         """None where the record is damaged or gone: nobody works on such a run."""
-        try:
-            return self.status()
-        except LmbenchError:
-            return None
+        record = self.read_if_readable()
+        return record and self.status(record)
 
     def alive(self, record: RunRecord | None = None) -> bool:
         """Is the process that works on this run there? Known by pid *and* start time."""
@@ -301,11 +306,8 @@ class Session:
         """The runs with their records, oldest first. Damaged ones are passed over: lists show what
         is wrong with them."""
         for run in self.runs():
-            try:
-                record = run.read()
-            except LmbenchError:
-                continue
-            yield run, record
+            if record := run.read_if_readable():
+                yield run, record
 
     def run(self, number: int) -> Run:
         """The run of that number.
@@ -489,7 +491,7 @@ class Home:
             return runs[-1]
         if what.isdecimal():
             return home.run(int(what))
-        named = [r for r in home.runs() if what in (r.path.name, _name_or_none(r))]
+        named = [r for r in home.runs() if _is_called(r, what)]
         if len(named) == 1:
             return named[0]
         if named:
@@ -512,7 +514,7 @@ class Home:
     def _names_run(self, ref: str, session: str) -> bool:
         """Is it the number or the name of a run in that session, whatever folder is called so?"""
         runs = Session(self.sessions_path / session).runs() if _NAME.fullmatch(session) else []
-        return any(ref in (str(run.id), run.path.name, _name_or_none(run)) for run in runs)
+        return any(ref == str(run.id) or _is_called(run, ref) for run in runs)
 
 
 _MODEL_FILES = frozenset({".lmpack", ".safetensors"})
@@ -524,11 +526,9 @@ def is_path(ref: str) -> bool:
     return path.is_absolute() or ref.startswith((".", "~")) or path.suffix in _MODEL_FILES
 
 
-def _name_or_none(run: Run) -> str | None:
-    try:
-        return run.read().name
-    except LmbenchError:
-        return None
+def _is_called(run: Run, name: str) -> bool:
+    record = run.read_if_readable()
+    return name in (run.path.name, record and record.name)
 
 
 def check_session_name(name: str) -> str:

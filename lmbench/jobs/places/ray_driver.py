@@ -155,7 +155,8 @@ class _Driver:
         tasks: dict[Any, Run] = {}
         for run in self.left:
             # A parent is made before its children.
-            parent = by_ref.get(_parent(run))
+            record = run.read_if_readable()
+            parent = by_ref.get(record.parent) if record and record.parent else None
             awaited = [] if parent is None else [parent]
             task = remote.options(name=run.ref).remote(
                 str(run.path), self._job, settings.setup, environment, *awaited
@@ -166,12 +167,9 @@ class _Driver:
 
     def _has_left(self, run: Run) -> bool:
         """Is there nothing to do any more for its task, which may still wait?"""
-        try:
-            record = run.read()
-        except LmbenchError:
-            # Its folder is gone, or its record damaged: the task would say so.
-            return False
-        return record.job != self._job or record.status == "stopped"
+        record = run.read_if_readable()
+        # Where its folder is gone, or its record damaged, the task says so.
+        return record is not None and (record.job != self._job or record.status == "stopped")
 
     def _is_ours(self, record: RunRecord) -> bool:
         return record.job == self._job and (is_queued(record) or record.status in LIVE)
@@ -188,14 +186,6 @@ class _Driver:
                 status = "stopped"
                 reason = f"run {parent.ref}, which it starts from, is {parent.status()}"
             run.transition(status, only_if=self._is_ours, reason=reason)
-
-
-def _parent(run: Run) -> str:
-    try:
-        return run.read().parent or ""
-    except LmbenchError:
-        # Its task says what is wrong with it.
-        return ""
 
 
 def _last_line(error: Exception) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lmbench.errors import LmbenchError
 from lmbench.jobs.control_file import asked
 from lmbench.jobs.launch import take_over
 from lmbench.jobs.places.task import MOST_DEATHS, is_to_begin
@@ -81,9 +80,8 @@ def _end_of(worker: subprocess.Popen[bytes], run: Run, job: str) -> int:
 
 def _is_to_end(run: Run, job: str) -> bool:
     """Is the worker to be killed: at the user's request, or since the run has another job now?"""
-    try:
-        record = run.read()
-    except LmbenchError:
+    record = run.read_if_readable()
+    if record is None:
         # A file system that is away for a moment may be back at the next look.
         return False
     # Until the worker has claimed the run, requests are those to an earlier one.
