@@ -82,8 +82,6 @@ def why_not_trusted(path: Path) -> str | None:
     It, where it exists, and every folder above must belong to this user or to root, and be
     writable for nobody else; a sticky folder like /tmp lets others add files but not replace any.
     """
-    if os.name != "posix":
-        return None
     resolved = path.resolve()
     for place in dict.fromkeys((path, *path.parents, resolved, *resolved.parents)):
         try:

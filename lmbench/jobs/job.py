@@ -15,7 +15,7 @@ from lmbench.jobs.wait_while_paused import Request, Requests
 from lmbench.printable import finite
 from lmbench.session.attempts import check_attempt
 from lmbench.session.event_log import EventWriter
-from lmbench.session.events import Event, Finished, StatusChanged, Warned
+from lmbench.session.events import Event, StatusChanged, Warned
 from lmbench.session.store import Home, Run, RunRecord, Session
 
 __all__ = ["Halt", "Job", "Request"]
@@ -64,7 +64,6 @@ class Job:
         self.carries_on = carries_on
         self.stopped = False
         self.halt: Halt | None = None
-        self.finished_logged = False
         self._record = record
         self._writer = EventWriter(run.events_path)
         self._began = time.monotonic()
@@ -98,7 +97,6 @@ class Job:
         """
         check_attempt(self.run.staging)
         self._writer.write(event)
-        self.finished_logged = self.finished_logged or isinstance(event, Finished)
 
     def warn(self, message: str) -> None:
         """Note what stops nothing but should be known: an event, and a line in ``log.txt``."""

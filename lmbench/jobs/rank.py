@@ -46,9 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resuming", action="store_true", help="go on from its checkpoint")
     options = parser.parse_args(arguments)
     end_with_parent(os.getppid())
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     try:
         # Rank 0 writes as the worker's attempt does, and is fenced off with it.

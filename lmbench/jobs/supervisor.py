@@ -49,9 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a queued run")
     parser.add_argument("--now", action="store_true", help="do not wait for the device")
     options = parser.parse_args(arguments)
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     run = Run(options.run.absolute())
     if not run.path.is_dir():
         return 0

@@ -94,9 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def work(run: Run) -> int:
     """Claim the run, do its work, and write its end; 1 where no end could be written."""
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     try:
         claim = _claim(run)
         if claim is None:
@@ -242,16 +241,15 @@ def _finish(job: Job) -> None:
     status: Status = "stopped" if job.stopped or halt else "finished"
     job.add_results(seconds=round(job.seconds(), 3))
     results = job.record.results
-    if not job.finished_logged:
-        job.emit(
-            Finished(
-                status=status,
-                seconds=job.seconds(),
-                test_loss=results.get("test_loss"),
-                test_ppl=results.get("test_ppl"),
-                results=results,
-            )
+    job.emit(
+        Finished(
+            status=status,
+            seconds=job.seconds(),
+            test_loss=results.get("test_loss"),
+            test_ppl=results.get("test_ppl"),
+            results=results,
         )
+    )
     job.close()
     # From a finished run nobody removes it later.
     (job.run.path / ROOM).unlink(missing_ok=True)

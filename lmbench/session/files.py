@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -12,11 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
-
-try:
-    import fcntl
-except ImportError:  # Windows: there two processes that write one record at once may lose a change
-    fcntl = None
 
 from lmbench.errors import LmbenchError
 
@@ -50,9 +46,7 @@ _LOCK_POLL_S = 0.01
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable, where the system can."""
-    if os.name != "posix":
-        return
+    """Make renames inside `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -132,12 +126,11 @@ def temporary_file(path: Path, staging: Path | None = None) -> Iterator[tuple[Pa
     locked while it is written, so that `remove_leftovers` can tell it from one that was left.
     """
     temporary = (staging or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(temporary, flags | getattr(os, "O_BINARY", 0), 0o666)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(temporary, flags, 0o666)
     try:
         with os.fdopen(descriptor, "w+b") as file:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield temporary, file
     finally:
         temporary.unlink(missing_ok=True)
@@ -203,7 +196,7 @@ def refuse_constant(word: str) -> float:
 
 def reserve_space(path: Path, size: int) -> None:
     """A file of `size` bytes, to be unlinked where a full disk has no room for a run's last event.
-    None where the disk is full already."""
+    Where the disk is full already, none is made."""
     try:
         # Random, since a file system may compress zeros to nothing.
         path.write_bytes(os.urandom(size))
@@ -220,7 +213,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     with path.open("a") as file:
         deadline = time.monotonic() + LOCK_PATIENCE_S
-        while fcntl:
+        while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -236,8 +229,6 @@ def locked(path: Path) -> Iterator[None]:
 
 def in_use(path: Path) -> bool:
     """Does a live process hold this file or folder as a lock?"""
-    if not fcntl:
-        return True
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -253,9 +244,6 @@ def holding_folder(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a folder as a lock between processes, as one that is being filled or emptied, so that
     it is not taken for a leftover. Is it ours? Without `wait` another process may have it, or the
     file system may know no locks."""
-    if not fcntl:
-        yield True
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     ours = True
     try:
@@ -276,12 +264,11 @@ def try_lock(path: Path) -> int | None:
     The descriptor is not inherited by children; closing it, or any death, frees the lock.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    if fcntl:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
     return descriptor
 
 

@@ -20,9 +20,6 @@ __all__ = ["is_temporary", "remove_leftovers", "unnamed_folder", "without_name"]
 _TEMPORARY = re.compile(
     r"\..+\.[0-9a-z_]{8,16}\.tmp|\.(?:new|deleted)-[0-9a-f]{8}(?:-.+?)?(?:@(?P<host>.*))?"
 )
-# As versions before 0.2 named files being written; they held no lock.
-_OLDER = re.compile(r"\.(?:run|session|meta)\.json\.[0-9a-z_]{8}")
-_OLDER_S = 3600.0
 # Between making a file and locking it pass microseconds; another machine's lock may not be seen.
 _YOUNG_S, _YOUNG_ELSEWHERE_S = 1.0, 24 * 3600.0
 
@@ -65,12 +62,11 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _remove_if_left(path: Path) -> None:
-    age = time.time() - path.lstat().st_mtime
-    left = _OLDER.fullmatch(path.name) is not None and age > _OLDER_S
-    if match := _TEMPORARY.fullmatch(path.name):
-        young = _YOUNG_S if match["host"] in (None, platform.node()) else _YOUNG_ELSEWHERE_S
-        left = age > young and not in_use(path)
-    if not left:
+    match = _TEMPORARY.fullmatch(path.name)
+    if match is None:
+        return
+    young = _YOUNG_S if match["host"] in (None, platform.node()) else _YOUNG_ELSEWHERE_S
+    if time.time() - path.lstat().st_mtime <= young or in_use(path):
         return
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

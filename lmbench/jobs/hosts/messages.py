@@ -207,8 +207,7 @@ def serve(name: str, messages: Messages, make: Callable[[Send], Host], *, nicene
     """The life of a resident process: it takes requests between two steps, and ends a moment after
     stdin, whatever it is doing. `niceness` is how far it steps back behind whatever else runs."""
     answers = _own_stdout()
-    if niceness and hasattr(os, "nice"):
-        os.nice(niceness)
+    os.nice(niceness)
 
     def send(message: Message) -> None:
         answers.write(messages.line(message))

@@ -38,7 +38,6 @@ def test_without_a_compiler_it_says_so(tmp_path, monkeypatch):
         KERNELS.build(tmp_path)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
 def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(tmp_path, monkeypatch):
     fake = tmp_path / "g++"
     fake.write_text("#!/bin/sh\necho 'kernels.cpp:1: error: what is this' >&2\nexit 1\n")
@@ -65,7 +64,6 @@ def test_a_broken_compiler_is_asked_only_once(tmp_path, monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
 @pytest.mark.parametrize(
     "unknown, best",
     [pytest.param("LMBENCH_NO_AMX", 2, marks=pytest.mark.slow), ("LMBENCH_NO_AVX512", 1)],
@@ -85,7 +83,6 @@ def test_an_old_assembler_costs_its_instructions_and_no_more(tmp_path, monkeypat
 
 
 @needs_compiler
-@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
 def test_what_an_old_or_starved_compiler_leaves_out_comes_with_a_better_one(tmp_path, monkeypatch):
     source, cache, real = tmp_path / "small.cpp", tmp_path / "cache", compiler()
     source.write_text('extern "C" int full() {\n#ifdef LESS\nreturn 0;\n#endif\nreturn 1; }')
@@ -136,7 +133,6 @@ def test_a_compiler_that_is_not_on_the_path_is_named(tmp_path, monkeypatch):
         KERNELS.build(tmp_path)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
 @pytest.mark.parametrize(
     "first",
     [
