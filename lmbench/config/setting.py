@@ -53,17 +53,10 @@ def setting(
     **bounds: Any,
 ) -> Any:
     """A pydantic field with the extra metadata that flags and forms are made from."""
-    extra: dict[str, Any] = {"group": group}
-    if unit:
-        extra["unit"] = unit
-    if label:
-        extra["label"] = label
+    given = {"unit": unit, "label": label, "choices_from": choices_from, "hidden": hidden}
+    extra: dict[str, Any] = {"group": group} | {key: it for key, it in given.items() if it}
     if flags:
         extra["flags"] = list(flags)
-    if choices_from:
-        extra["choices_from"] = choices_from
-    if hidden:
-        extra["hidden"] = True
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 

@@ -103,7 +103,7 @@ class LoadedModel:
     @property
     def numel(self) -> int:
         """Parameters of a plain model, tied ones once."""
-        return self.weights.numel
+        return sum(p.numel() for p in self.recurrent.parameters())
 
 
 class PackedModel(LoadedModel):

@@ -77,18 +77,6 @@ class RecurrentWeights:
         """Of the state's tensors, as an ONNX graph names them."""
         return ("h", "c")[: self.parts]
 
-    @property
-    def numel(self) -> int:
-        """Numbers in all, tied weights once."""
-        layers = sum(
-            t.numel()
-            for layer in self.layers
-            for t in (layer.w_ih, layer.w_hh, layer.b_ih, layer.b_hh)
-        )
-        decoder = 0 if self.tied else self.decoder.numel()
-        projection = 0 if self.projection is None else self.projection.numel()
-        return self.encoder.numel() + decoder + self.bias.numel() + layers + projection
-
     def zeros(self, batch: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
         """The state before a text: `parts` tensors [L, B, H]."""
         shape = (self.nlayers, batch, self.nhid)

@@ -15,24 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from lmbench.config import ModelConfig, QuantizeConfig
-from lmbench.config.quantize import parse_budget, parse_override
+from lmbench.config.quantize import parse_override
 from lmbench.config.setting import flag_of
-from lmbench.corpus import Corpus
-from lmbench.corpus.batches import SCORE_COLUMNS, count_windows, score_rows, windows
+from lmbench.corpus.batches import SCORE_COLUMNS, count_windows, windows
 from lmbench.distiller.quantization.calibration import ActivationStats
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.post_training import PostTrainLinearQuantizer, modular_copy
 from lmbench.distiller.quantization.rounding import collect_input_moments
 from lmbench.distiller.quantization.settings import QuantSettings, canonical
 from lmbench.distiller.quantization.settings_files import load_preset, load_settings
-from lmbench.distiller.quantization.trials import Budget
 from lmbench.errors import LmbenchError
 from lmbench.model import RNNModel, build_model
 from lmbench.training.evaluate import Evaluation, evaluate
 
 __all__ = [
-    "budget_of",
-    "calibration_rows",
     "check_fit",
     "describe",
     "moments_of",
@@ -190,27 +186,6 @@ def describe(config: QuantizeConfig) -> str:
         return Path(config.config).stem
     own = _changes(config) or config.override or config.stats or config.dynamic
     return config.preset or ("custom" if own else _DEFAULT)
-
-
-def budget_of(config: QuantizeConfig) -> Budget:
-    """The budget of ``--auto``: bytes such as 4MB, or a share of perplexity such as 1%.
-
-    Raises:
-        LmbenchError: none is given, or it is neither.
-    """
-    try:
-        return Budget(*parse_budget(config.budget or ""))
-    except ValueError as error:
-        raise LmbenchError(f"--budget: {error}") from None
-
-
-def calibration_rows(corpus: Corpus, split: str, tokens: int, device: torch.device) -> Tensor:
-    """The text that activation ranges are taken from: ids [rows, columns].
-
-    Raises:
-        LmbenchError: it is too short to run.
-    """
-    return score_rows(corpus, split, tokens, device, "--calibration-tokens")
 
 
 def scored(

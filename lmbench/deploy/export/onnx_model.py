@@ -7,7 +7,7 @@ weights are stored once, and quantized layers are part of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,12 +26,9 @@ from lmbench.deploy.export.onnx_matrices import (
 )
 from lmbench.deploy.export.onnx_nodes import CONTRIB, Graph, array_of, value
 from lmbench.deploy.recurrent_weights import LayerWeights, RecurrentWeights
-from lmbench.errors import LmbenchError
 from lmbench.model_shapes import GATES
 
-__all__ = ["BITS", "Bits", "Network", "build_graph"]
-
-BITS: tuple[Bits, ...] = get_args(Bits)
+__all__ = ["Bits", "Network", "build_graph"]
 
 # Torch's order of gates to ONNX's: LSTM i f g o to i o f c, GRU r z n to z r h.
 _ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,), "RNN_RELU": (0,)}
@@ -81,15 +78,9 @@ def build_graph(
 
 
 class Network:
-    """A model's nodes in a graph of its own, to which inputs and outputs are put.
-
-    Raises:
-        LmbenchError: there are no such bits.
-    """
+    """A model's nodes in a graph of its own, to which inputs and outputs are put."""
 
     def __init__(self, weights: RecurrentWeights, bits: Bits, zero_point: int = PORTABLE) -> None:
-        if bits not in BITS:
-            raise LmbenchError(f"bits '{bits}': use one of {', '.join(BITS)}")
         self._weights = weights
         self._bits: Bits = bits
         self._zero_point = zero_point

@@ -57,11 +57,6 @@ class PackedFile:
         self._check_tensors()
         self.about = checked_about(self.path, document.get("about"))
 
-    @property
-    def names(self) -> list[str]:
-        """The stored tensors; the decoder of a tied model is not among them."""
-        return list(self.specs)
-
     @cached_property
     def specs(self) -> dict[str, Spec]:
         """The layout of each tensor, known without reading any."""
@@ -134,7 +129,7 @@ class PackedFile:
         from lmbench.model.rnn import model_of_tensors
 
         self._check_memory(4 * self.numel)
-        weights = {name: torch.from_numpy(np.array(self.dense(name))) for name in self.names}
+        weights = {name: torch.from_numpy(np.array(self.dense(name))) for name in self.specs}
         return model_of_tensors(self.shape, weights).eval().requires_grad_(False)
 
     def _check_tensors(self) -> None:

@@ -9,7 +9,7 @@ checkpoint has of them, also where pruning put zeros among them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -33,11 +33,11 @@ _SAMPLE = 32
 class TrainedGrids:
     """What `write_packed` needs to keep a trained model's integers."""
 
-    values: Mapping[str, ValueType]
+    values: Mapping[str, ValueType] = field(default_factory=dict)
     """By parameter: codes, int4 or int8 where it lies on a grid; the others are floats."""
-    grids: Mapping[str, Tensor]
+    grids: Mapping[str, Tensor] = field(default_factory=dict)
     """By parameter: scales, [R, 1], of codes [bits, R, groups]."""
-    groups: Mapping[str, int]
+    groups: Mapping[str, int] = field(default_factory=dict)
     """By parameter: the columns that share scales, of codes."""
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lmbench.config import QuantizeConfig
+from lmbench.config import QuantizeConfig, SplitName
 from lmbench.distiller.quantization.settings import Role
 from lmbench.jobs.hosts.messages import Client, Died, Message, Messages, Refused
 from lmbench.session import Run
@@ -59,7 +59,7 @@ class OpenModel(Message):
     kind: Literal["open_model"] = "open_model"
     run: str
     tokens: int = SAMPLE_TOKENS
-    calibrate_on: str = QuantizeConfig().calibrate_on
+    calibrate_on: SplitName = QuantizeConfig().calibrate_on
     calibration_tokens: int = QuantizeConfig().calibration_tokens
     threads: int = 0
 

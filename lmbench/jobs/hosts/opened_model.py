@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lmbench.config import QuantizeConfig, SplitName, validate
+from lmbench.config import QuantizeConfig, validate
 from lmbench.corpus.batches import score_rows
 from lmbench.deploy.load_model import load_run
 from lmbench.deploy.packed_file.dequantize import dequantized_bytes
@@ -29,7 +29,6 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.hosts.laboratory_messages import OpenModel, stamp_of
 from lmbench.jobs.input_files import STATS_FILE
 from lmbench.jobs.quantization import (
-    calibration_rows,
     moments_of,
     needs_moments,
     scored,
@@ -71,9 +70,6 @@ class OpenedModel:
                 is gone.
         """
         run = Run(Path(request.run))
-        names: Mapping[str, SplitName] = {"train": "train", "valid": "valid", "test": "test"}
-        if request.calibrate_on not in names:
-            raise LmbenchError(f"splits are {', '.join(names)}")
         report("loading the model", 0, 0)
         device = choose_device(validate(QuantizeConfig, {}))
         prepare_worker(threads=request.threads, device=str(device))
@@ -86,7 +82,8 @@ class OpenedModel:
                 f"run {run.ref} is quantized already: name the run that it was made from"
             )
         corpus = corpus_of(run.read().corpus, run.home.path, run.ref)
-        rows = calibration_rows(corpus, request.calibrate_on, request.calibration_tokens, device)
+        split, tokens = request.calibrate_on, request.calibration_tokens
+        rows = score_rows(corpus, split, tokens, device, "--calibration-tokens")
         sample = score_rows(corpus, "valid", request.tokens, device)
         modular = modular_copy(model)
         stats = _known_stats(run, request, stamp) if stamp_of(run) == stamp else None

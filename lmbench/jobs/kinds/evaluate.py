@@ -27,7 +27,7 @@ from lmbench.jobs.kinds.common import (
 from lmbench.jobs.scoring_text import corpus_of, corpus_of_file, corpus_of_words
 from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
-from lmbench.session import EventLog, Run, events
+from lmbench.session import Run, events, read_events
 from lmbench.training.process_setup import prepare_worker
 from lmbench.training.tune_evaluation import PassScores
 
@@ -111,7 +111,7 @@ def _note_pass(job: Job, given: PassScores) -> None:
 
 def _earlier_passes(job: Job) -> list[PassScores]:
     """What the passes gave that a tuning had made before it was stopped."""
-    passes = [e for e in EventLog(job.run.events_path).poll() if isinstance(e, events.TuningPass)]
+    passes = [e for e in read_events(job.run.events_path) if isinstance(e, events.TuningPass)]
     scores = [[Score(nll, done.tokens) for nll in done.nlls] for done in passes]
     return [(own, cached) for own, *cached in scores]
 

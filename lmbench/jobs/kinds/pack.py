@@ -19,7 +19,7 @@ from lmbench.deploy.load_model import PACKED_NAME, LoadedModel, load_packed, loa
 from lmbench.deploy.packed_file.dequantize import dequantized, weight_places
 from lmbench.deploy.packed_file.metadata import About, PackedInfo
 from lmbench.deploy.packed_file.stored_tensor import ValueType
-from lmbench.deploy.packed_file.trained_grid import trained_grids
+from lmbench.deploy.packed_file.trained_grid import TrainedGrids, trained_grids
 from lmbench.deploy.packed_file.writing import rewrite_about, write_packed
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.deploy.runtimes.table import Runtime, as_is_runtime, build_runtime
@@ -140,42 +140,26 @@ def _pack(
     about: About,
 ) -> PackedInfo:
     """Pack a plain model as it is, a quantized one on the grid that it was put on."""
-    if loaded.plain:
-        model, grids = loaded.recurrent, None
-        if trained:
-            grids = trained_grids(model, trained)
-            _warn_of_rounding(job, "trained", grids.values, config.weights)
-        return write_packed(
-            model,
-            loaded.vocabulary,
-            path,
-            config,
-            about=about,
-            grids=grids.grids if grids else None,
-            groups=grids.groups if grids else None,
-            auto=grids.values if grids else "fp32",
-            exact=True,
-            staging=job.run.staging,
-        )
-    taken = dequantized(loaded.model, loaded.shape)
-    if taken.values:
-        _warn_of_rounding(job, "quantized", taken.values, config.weights)
-    if taken.renewed and config.weights != "fp32":
+    taken = None if loaded.plain else dequantized(loaded.model, loaded.shape)
+    found = taken or (trained_grids(loaded.recurrent, trained) if trained else TrainedGrids())
+    _warn_of_rounding(job, "quantized" if taken else "trained", found.values, config.weights)
+    if taken and taken.renewed and config.weights != "fp32":
         job.warn(
             f"{', '.join(taken.renewed)}: not on a symmetric grid of the file's own, rounded anew"
         )
     info = write_packed(
-        taken.model,
+        taken.model if taken else loaded.recurrent,
         loaded.vocabulary,
         path,
         config,
         about=about,
-        grids=taken.grids,
-        groups=taken.groups,
-        auto=taken.values,
+        grids=found.grids,
+        groups=found.groups,
+        auto=found.values,
+        exact=taken is None,
         staging=job.run.staging,
     )
-    if config.weights in ("auto", "int4") and (joined := taken.joined(info)):
+    if taken and config.weights in ("auto", "int4") and (joined := taken.joined(info)):
         job.warn(
             f"{', '.join(joined)}: stored sparse in int8, which has one scale a row and not one a "
             "group, so rounded anew; --sparse never keeps the groups"

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lmbench.config import QuantizeConfig
+from lmbench.config.quantize import parse_budget
 from lmbench.corpus import Corpus
 from lmbench.corpus.batches import score_rows
 from lmbench.deploy.load_model import QUANTIZATION, load_run
@@ -37,7 +38,7 @@ from lmbench.distiller.quantization.search import auto_quantize
 from lmbench.distiller.quantization.settings import QuantSettings
 from lmbench.distiller.quantization.settings_files import load_preset, preset_names
 from lmbench.distiller.quantization.storage import export_state, quantized_bytes
-from lmbench.distiller.quantization.trials import Trial
+from lmbench.distiller.quantization.trials import Budget, Trial
 from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import SETTINGS_FILE, STATS_FILE
 from lmbench.jobs.job import Job
@@ -51,8 +52,6 @@ from lmbench.jobs.kinds.common import (
     weight_results,
 )
 from lmbench.jobs.quantization import (
-    budget_of,
-    calibration_rows,
     check_fit,
     moments_of,
     needs_moments,
@@ -64,7 +63,7 @@ from lmbench.jobs.scoring_text import corpus_of
 from lmbench.model import RNNModel
 from lmbench.model.device import choose_device
 from lmbench.perplexity import perplexity
-from lmbench.session.event_log import EventLog
+from lmbench.session.event_log import read_events
 from lmbench.session.events import Calibration, Candidate, QuantResult, RunStarted
 from lmbench.session.files import drop_fresh, fresh_folder, swap_in, write_atomic, write_json
 from lmbench.training.process_setup import prepare_worker
@@ -126,7 +125,8 @@ def _work(job: Job) -> None:
     }
     if not job.carries_on:
         job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
-    data = calibration_rows(corpus, config.calibrate_on, config.calibration_tokens, device)
+    split, tokens = config.calibrate_on, config.calibration_tokens
+    data = score_rows(corpus, split, tokens, device, "--calibration-tokens")
     stats = None if config.dynamic else given or _calibrate(job, modular, data)
     moments = None
     if needs_moments(settings):
@@ -186,10 +186,10 @@ def _search(
     """Choose clip mode and bits per module within the budget, of the file that packing gives;
     every try is an event."""
     sample = score_rows(corpus, "valid", _SEARCH_TOKENS, device)
-    budget = budget_of(config)
+    budget = Budget(*parse_budget(config.budget or ""))
     earlier = [
         Trial.from_dict(event.settings)
-        for event in EventLog(job.run.events_path).poll()
+        for event in read_events(job.run.events_path)
         if isinstance(event, Candidate)
     ]
     evaluated, float_loss = 0, math.inf

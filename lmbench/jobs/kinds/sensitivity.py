@@ -28,7 +28,7 @@ from lmbench.jobs.kinds.common import StoppedError, note_model, note_parent, par
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
-from lmbench.session.event_log import EventLog
+from lmbench.session.event_log import read_events
 from lmbench.session.events import Progress, RunStarted, SensitivityPoint
 from lmbench.session.files import write_atomic
 from lmbench.training.evaluate import evaluate
@@ -70,10 +70,9 @@ def work(job: Job) -> None:
 
 def _known_points(job: Job) -> dict[str, float]:
     """The points that this run has scored before it was interrupted."""
-    log = EventLog(job.run.events_path)
     return {
         Point(e.tensor, "", e.granularity, e.level, e.ppl).key: e.ppl
-        for e in log.poll()
+        for e in read_events(job.run.events_path)
         if isinstance(e, SensitivityPoint)
     }
 

@@ -10,10 +10,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from lmbench.config import TrainConfig
+from lmbench.config import ModelConfig, TrainConfig
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.batches import batchify
-from lmbench.deploy.packed_file.trained_grid import trained_grids
+from lmbench.deploy.packed_file.trained_grid import TrainedGrids, trained_grids
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.checking import load_schedule
@@ -44,7 +44,7 @@ from lmbench.model.rotation import rotated
 from lmbench.perplexity import perplexity
 from lmbench.report.estimate import estimate, fitting
 from lmbench.report.numbers import size
-from lmbench.session.event_log import EventLog
+from lmbench.session.event_log import read_events
 from lmbench.session.events import (
     Checkpoint,
     Epoch,
@@ -128,16 +128,8 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
     job.session.update(corpus=text)
     job.update(
         corpus=text,
-        shape={
-            "model": config.model,
-            "emsize": config.emsize,
-            "nhid": config.nhid,
-            "nlayers": config.nlayers,
-            "dropout": config.dropout,
-            "tied": config.tied,
-            "projection": config.projection,
-            "ntoken": corpus.ntokens,
-        },
+        shape={name: getattr(config, name) for name in ModelConfig.model_fields}
+        | {"ntoken": corpus.ntokens},
     )
 
 
@@ -222,7 +214,7 @@ def _train(
 
 def _warned_of(job: Job) -> list[str]:
     """What this attempt and earlier ones have warned of, in events that still count."""
-    events = EventLog(job.run.events_path).poll()
+    events = read_events(job.run.events_path)
     return list(dict.fromkeys(event.message for event in events if isinstance(event, Warned)))
 
 
@@ -256,16 +248,17 @@ def _note_size(job: Job, plain: RNNModel, trained: Mapping[str, Tensor], corpus:
     """Of a pruned or quantized model how small it would be packed; `trained`, where a quantizer
     is in it, is the one that trains."""
     weights, nonzero, _ = count_weights(plain)
-    found = trained_grids(plain, trained) if trained else None
-    if nonzero == weights and not (found and found.values):
+    found = trained_grids(plain, trained) if trained else TrainedGrids()
+    if nonzero == weights and not found.values:
         # Noted of a masked model, where the last checkpoint holds a dense copy.
         job.drop_results("packed_bytes")
         return
-    values, groups, grids = (found.values, found.groups, found.grids) if found else ("fp32", {}, {})
     # Codes of a few columns each keep all units, as `pack` does.
     state = plain.state_dict()
-    whole_rows = all(group >= state[n].shape[1] for n, group in groups.items())
-    size = packed_bytes(plain, corpus.vocabulary, values, groups, grids, thinned=whole_rows)
+    whole_rows = all(group >= state[n].shape[1] for n, group in found.groups.items())
+    size = packed_bytes(
+        plain, corpus.vocabulary, found.values, found.groups, found.grids, thinned=whole_rows
+    )
     job.add_results(packed_bytes=size)
 
 
