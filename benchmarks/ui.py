@@ -47,8 +47,9 @@ from lmbench.config import TrainConfig
 from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.session import EventLog, EventWriter, Home, Run, Session
+from lmbench.session import EventWriter, Home, Run, Session, read_events
 from lmbench.session import events as ev
+from lmbench.session.event_log import EventReader
 
 SIZE = (120, 30)
 TRAINING = ("train", "--data", "pydoc", "--emsize", "128", "--nhid", "128", "--tied")
@@ -213,8 +214,7 @@ def training(home: Path, *more: str) -> Iterator[Run]:
 
     lmbench(home, *TRAINING, "--epochs", "1000", *more, "--detach")
     run = Home(home).session("default").runs()[-1]
-    log = EventLog(run.events_path)
-    while not any(isinstance(event, ev.Step) for event in log.poll()):
+    while not any(isinstance(event, ev.Step) for event in read_events(run.events_path)):
         time.sleep(0.2)
     try:
         yield run
@@ -319,14 +319,14 @@ def speed(home: Path, rounds: int, seconds: float) -> dict[str, Any]:
     """Tokens a second of one training, by turns without and with the workbench open."""
     alone, watched = [], []
     with training(home) as run:
-        log = EventLog(run.events_path)
+        reader = EventReader(run.events_path)
 
         def rate() -> float:
-            log.poll()
+            list(reader.read())
             began, rates = time.perf_counter(), []
             while len(rates) < FEWEST_POINTS or time.perf_counter() - began < seconds:
                 time.sleep(0.5)
-                rates += [step.tokens_per_s for step in log.poll() if isinstance(step, ev.Step)]
+                rates += [step.tokens_per_s for step in reader.read() if isinstance(step, ev.Step)]
             # The first may reach back to before the workbench came or went.
             return statistics.median(rates[1:])
 

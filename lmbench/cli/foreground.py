@@ -19,7 +19,7 @@ from lmbench.jobs import launch
 from lmbench.report.tables import run_document
 from lmbench.session import Run
 from lmbench.session.events import Epoch, Event, Progress, RunStarted, Step, Warned
-from lmbench.session.log_lines import whole_lines
+from lmbench.session.log_lines import read_log
 
 __all__ = ["command_line", "interrupts_after", "work_through"]
 
@@ -131,7 +131,7 @@ class _Interrupts:
 
 def _follow(run: Run, *, echo: bool) -> None:
     """Show the run at work: its log on a pipe; on a terminal a bar, and the log between."""
-    log = _LogTail(run)
+    position = run.log_path.stat().st_size if run.log_path.exists() else 0
     with run_progress() as bar:
         view = _View(bar, run)
         for look in launch.follow(run):
@@ -143,7 +143,9 @@ def _follow(run: Run, *, echo: bool) -> None:
                     bar.print(f"warning: {event.message}")
             if not echo:
                 continue
-            for line in log.lines():
+            log = read_log(run.log_path, position, sys.maxsize)
+            position = log.position
+            for line in log.lines:
                 if line.startswith(ERROR) and line == f"{ERROR}{run.read().reason}":
                     # It is printed at the end, on stderr.
                     continue
@@ -151,19 +153,6 @@ def _follow(run: Run, *, echo: bool) -> None:
                     write(f"{line}\n")
                 elif not line.startswith("| epoch "):
                     bar.print(line)
-
-
-class _LogTail:
-    """The lines that a run's log gained since this command began."""
-
-    def __init__(self, run: Run) -> None:
-        self._path = run.log_path
-        self._position = self._path.stat().st_size if self._path.exists() else 0
-
-    def lines(self) -> list[str]:
-        found = list(whole_lines(self._path, self._position))
-        self._position += sum(len(line) for _, line in found)
-        return [line[:-1].decode("utf-8", "replace") for _, line in found]
 
 
 class _View:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,8 +32,8 @@ from lmbench.jobs import launch
 from lmbench.jobs.queue import refuse_needed
 from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table
-from lmbench.session import EventLog, Home, Run, Status
-from lmbench.session.events import Epoch, RunStarted, Step
+from lmbench.session import Home, Run, Status, read_events
+from lmbench.session.events import Epoch, Event, RunStarted, Step
 from lmbench.session.manage import delete_run, refuse_folder, rename_run
 from lmbench.session.store import LIVE
 from lmbench.user_folder import expanded
@@ -85,9 +86,7 @@ def show(run: str, *, session: SessionName = "default", json: Json = False) -> N
     rows = [(key, _shown(key, value)) for key, value in document.items()]
     settings = (f"{name} = {value_text(value)}" for name, value in document["config"].items())
     rows = [(key, "\n".join(settings) if key == "config" else text) for key, text in rows]
-    log = EventLog(found.events_path)
-    log.poll()
-    progress = _progress(log)
+    progress = _progress(read_events(found.events_path))
     if progress and document["status"] in LIVE:
         rows.append(("progress", progress))
     console().print(pairs_table(rows))
@@ -112,10 +111,10 @@ def _shown(key: str, value: object) -> str:
     return f"{value:,.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
 
 
-def _progress(log: EventLog) -> str:
-    started = next((e for e in reversed(log.events) if isinstance(e, RunStarted)), None)
-    step = next((e for e in reversed(log.events) if isinstance(e, Step)), None)
-    epoch = next((e for e in reversed(log.events) if isinstance(e, Epoch)), None)
+def _progress(events: Sequence[Event]) -> str:
+    started = next((e for e in reversed(events) if isinstance(e, RunStarted)), None)
+    step = next((e for e in reversed(events) if isinstance(e, Step)), None)
+    epoch = next((e for e in reversed(events) if isinstance(e, Epoch)), None)
     if step is None:
         return ""
     total = f" of {started.total_steps:,}" if started and started.total_steps else ""

@@ -12,7 +12,7 @@ from lmbench.cli.output import Json, SessionName, console
 from lmbench.cli.start_run import Detach, RunName, derive
 from lmbench.config import SensitivityConfig
 from lmbench.report.plots.command_plots import curves_text
-from lmbench.session import EventLog, Home, Run
+from lmbench.session import Home, Run, read_events
 from lmbench.session.events import SensitivityPoint
 
 __all__ = ["sensitivity"]
@@ -56,7 +56,7 @@ def sensitivity(
 
 
 def _plot(run: Run) -> None:
-    points = [e for e in EventLog(run.events_path).poll() if isinstance(e, SensitivityPoint)]
+    points = [e for e in read_events(run.events_path) if isinstance(e, SensitivityPoint)]
     dense = [point.ppl for point in points if point.level == 0]
     pictures: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for point in points:

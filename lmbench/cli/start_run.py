@@ -283,7 +283,7 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
             # By the queue alone: beside the supervisor that the first run leaves, one that is begun
             # at once would compute beside another, or before the run that it starts from is
             # finished.
-            _, failed = work_through(partial(_begun, run), json=json, document=False)
+            _, failed = work_through(partial(begin, run), json=json, document=False)
             if not go_on and run.status() == "stopped":
                 note("the same command again goes on with it")
                 failed = INTERRUPTED
@@ -312,11 +312,6 @@ def _submit_elsewhere(runs: Sequence[Run]) -> None:
 def _stays_behind(run: Run) -> bool:
     """Has it ended, or does it wait for a run that ended before its end?"""
     return run.status() not in ("queued", *LIVE) or awaited_parent(run) is not None
-
-
-def _begun(run: Run) -> Run:
-    begin(run)
-    return run
 
 
 def _stop_those_left(runs: Sequence[Run]) -> None:

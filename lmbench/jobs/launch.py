@@ -23,7 +23,7 @@ from lmbench.jobs.exit_reasons import KILLED_BY_USER, last_log_lines
 from lmbench.jobs.places import check_place, place_named
 from lmbench.jobs.queue import is_queued
 from lmbench.session.attempts import fence_attempts, last_sign_of_life
-from lmbench.session.event_log import EventLog
+from lmbench.session.event_log import EventReader
 from lmbench.session.events import Event
 from lmbench.session.manage import delete_run
 from lmbench.session.store import LIVE, Run, RunRecord, Status
@@ -55,14 +55,12 @@ _KILL_S = 5.0
 class Look:
     """A run as it stood at one moment, for those who follow it.
 
-    `events` are those since the last look. Where `restarted` is true, events of earlier looks no
-    longer count (the run resumed from an earlier checkpoint), and `events` holds all that do.
+    `events` are those since the last look, or all that count where some of earlier looks no longer
+    do, since the run was resumed from an earlier checkpoint.
     """
 
-    record: RunRecord
     status: Status
     events: tuple[Event, ...]
-    restarted: bool = False
 
 
 def start(run: Run, *, queue: bool = True) -> None:
@@ -76,12 +74,9 @@ def start(run: Run, *, queue: bool = True) -> None:
     Raises:
         LmbenchError: the process cannot be started.
     """
-    try:
-        name = run.read().place
-    except LmbenchError:
-        # A damaged record: the queue of this machine passes over it.
-        name = "local"
-    place_named(name).submit([run], queue=queue)
+    record = run.read_if_readable()
+    # The queue of this machine passes over a damaged record.
+    place_named(record.place if record else "local").submit([run], queue=queue)
 
 
 def start_all(runs: Sequence[Run]) -> None:
@@ -129,15 +124,11 @@ def follow(run: Run) -> Iterator[Look]:
     Raises:
         LmbenchError: the run's folder is gone or its record damaged.
     """
-    log = EventLog(run.events_path)
-    generation = log.generation
+    reader = EventReader(run.events_path)
     while True:
         record, status = _settled_status(run)
         # Read after the status, so that the look which shows the end holds all events.
-        new = log.poll()
-        restarted = log.generation != generation
-        generation = log.generation
-        yield Look(record, status, tuple(log.events if restarted else new), restarted)
+        yield Look(status, tuple(reader.read()))
         if status != "queued" and status not in LIVE:
             return
         time.sleep(place_named(record.place).look_s)

@@ -13,7 +13,7 @@ from lmbench.jobs.prepare import check_training
 from lmbench.jobs.published_tables import Reproduction
 from lmbench.report.runtime_table import end_of
 from lmbench.report.seeds import spread_of
-from lmbench.session import EventLog
+from lmbench.session import read_events
 from lmbench.session.store import LIVE, Home, Run, RunRecord, Session
 
 __all__ = ["begin", "check_rows", "compared", "make_runs", "over_seeds"]
@@ -85,14 +85,13 @@ def _began(run: Run, record: RunRecord) -> float:
     earlier attempt had made of that: the first event that counts is of that attempt."""
     if record.started is None:
         return math.inf
-    log = EventLog(run.events_path)
-    if record.attempt > 1:
-        log.poll()
-    return min([record.started, *(event.t for event in log.events[:1])])
+    events = read_events(run.events_path) if record.attempt > 1 else []
+    return min([record.started, *(event.t for event in events[:1])])
 
 
-def begin(run: Run) -> None:
+def begin(run: Run) -> Run:
     """Have the queue work on a run that is not finished: started, or gone on with where it stopped.
+    Gives the run.
 
     Raises:
         LmbenchError: its process cannot be started.
@@ -100,12 +99,11 @@ def begin(run: Run) -> None:
     from lmbench.jobs import launch
 
     status = run.status()
-    if status == "finished" or status in LIVE:
-        return
     if status == "queued":
         launch.start(run)
-    else:
+    elif status != "finished" and status not in LIVE:
         launch.resume(run)
+    return run
 
 
 def compared(reproduction: Reproduction, runs: list[Run]) -> list[dict[str, Any]]:

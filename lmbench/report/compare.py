@@ -470,12 +470,12 @@ def _valid_curves(runs: Sequence[Run]) -> tuple[Any, ...]:
     import numpy as np
 
     from lmbench.report.plots.series import MARKERS, Series
-    from lmbench.session.event_log import EventLog
+    from lmbench.session.event_log import read_events
     from lmbench.session.events import Epoch
 
     series = []
     for run in runs:
-        epochs = [e for e in EventLog(run.events_path).poll() if isinstance(e, Epoch)]
+        epochs = [e for e in read_events(run.events_path) if isinstance(e, Epoch)]
         if epochs:
             x = np.array([e.step for e in epochs], dtype=np.float64)
             y = np.array([e.valid_ppl for e in epochs], dtype=np.float64)

@@ -11,7 +11,7 @@ import yaml
 from lmbench.printable import one_line, printable
 from lmbench.report import numbers
 from lmbench.report.run_command import run_command
-from lmbench.session.event_log import EventLog
+from lmbench.session.event_log import read_events
 from lmbench.session.events import QuantResult
 from lmbench.session.store import Run, RunRecord
 
@@ -130,7 +130,7 @@ def _rows(run: Run, record: RunRecord) -> Iterator[tuple[str, str]]:
 def _bits(run: Run) -> Iterator[tuple[str, str]]:
     """How wide the quantized run of the lineage keeps weights and activations."""
     for kin in _lineage(run):
-        found = [e.settings for e in EventLog(kin.events_path).poll() if isinstance(e, QuantResult)]
+        found = [e.settings for e in read_events(kin.events_path) if isinstance(e, QuantResult)]
         for what in ("weights", "activations"):
             widths = {entry.get(f"bits_{what}") for entry in found} - {None}
             if widths:

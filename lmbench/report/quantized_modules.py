@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lmbench.distiller.reports.table import Column, Table, Value, decimal, whole
 from lmbench.errors import LmbenchError
-from lmbench.session.event_log import EventLog
+from lmbench.session.event_log import read_events
 from lmbench.session.events import QuantResult
 from lmbench.session.store import Run
 
@@ -55,7 +55,7 @@ def quantized_modules(run: Run) -> Table:
         LmbenchError: the run has quantized no module; says what to name.
     """
     # A run that was killed and went on tells them again: the last word counts.
-    found = {e.module: e for e in EventLog(run.events_path).poll() if isinstance(e, QuantResult)}
+    found = {e.module: e for e in read_events(run.events_path) if isinstance(e, QuantResult)}
     if not found:
         raise LmbenchError(
             f"run {run.ref} ({run.status()}) has quantized no module: name a finished quantize run"

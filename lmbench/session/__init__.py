@@ -1,10 +1,9 @@
 """Sessions, runs and events: what is on disk, and the only truth about all work. No torch here."""
 
-from lmbench.session.event_log import EventLog, EventWriter
+from lmbench.session.event_log import EventWriter, read_events
 from lmbench.session.store import Home, Run, RunRecord, Session, SessionRecord, Status
 
 __all__ = [
-    "EventLog",
     "EventWriter",
     "Home",
     "Run",
@@ -12,4 +11,5 @@ __all__ = [
     "Session",
     "SessionRecord",
     "Status",
+    "read_events",
 ]

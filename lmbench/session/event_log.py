@@ -2,7 +2,7 @@
 
 The log only ever grows. When a run resumes from a checkpoint, what it had logged after that
 checkpoint no longer counts: a `RunResumed` event names the offset from which earlier lines are
-superseded. `EventReader` yields each event that counts once, and keeps none; `EventLog` keeps them.
+superseded. `EventReader` yields each event that counts once, and keeps none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lmbench.session.events import Event, RunResumed, event_line, parse_event
 from lmbench.session.files import file_stamp
 from lmbench.session.log_lines import lines_of, whole_blocks
 
-__all__ = ["EventLog", "EventReader", "EventWriter", "ends_torn"]
+__all__ = ["EventReader", "EventWriter", "ends_torn", "read_events"]
 
 # So much is read however late it is: most logs have no more.
 _LEAST_BYTES = 512 * 1024
@@ -221,27 +221,6 @@ class EventReader:
                 yield event
 
 
-class EventLog:
-    """The events of a log that count, kept up to date by `poll`.
-
-    `generation` rises whenever events that were already given out stopped counting: a consumer that
-    keeps something derived starts over from `events` then.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.events: list[Event] = []
-        self._reader = EventReader(path)
-
-    @property
-    def generation(self) -> int:
-        return self._reader.generation
-
-    def poll(self) -> list[Event]:
-        """Read what is new; gives the events added since the last call, or all where `generation`
-        has risen."""
-        before = self.generation
-        new = list(self._reader.read())
-        if self.generation != before:
-            self.events.clear()
-        self.events += new
-        return new
+def read_events(path: Path) -> list[Event]:
+    """The events of a log that count, as it stands."""
+    return list(EventReader(path).read())

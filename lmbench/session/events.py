@@ -16,7 +16,6 @@ from pydantic import Field
 from lmbench.session.tagged_lines import Number, TaggedLines
 
 __all__ = [
-    "EVENT_VERSION",
     "Calibration",
     "Candidate",
     "Checkpoint",
@@ -39,8 +38,6 @@ __all__ = [
     "parse_event",
 ]
 
-EVENT_VERSION: Literal[1] = 1
-
 Row = dict[str, Any]
 
 
@@ -48,7 +45,7 @@ Row = dict[str, Any]
 class Event:
     """Base of all events. `t` is seconds since the epoch."""
 
-    v: Literal[1] = EVENT_VERSION
+    v: Literal[1] = 1
     kind: str
     t: Number = field(default_factory=time.time)
 

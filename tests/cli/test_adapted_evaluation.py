@@ -21,7 +21,7 @@ from lmbench.deploy.runtimes.interface import Score as RuntimeScore
 from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_caches
 from lmbench.jobs import adapted_evaluation
-from lmbench.session import EventLog, Home
+from lmbench.session import Home, read_events
 from lmbench.session.events import Score
 from lmbench.training.dynamic_evaluation import Dynamic, evaluate_dynamically, gradient_rms
 
@@ -81,7 +81,7 @@ def test_each_way_has_figures_of_its_own_and_the_run_stays_as_it_is(
 
 def test_events_and_lines_say_what_each_figure_is_of(home: Home, capsys: Capture) -> None:
     [document] = answer(capsys, "evaluate", "1", "--cache", "20", "--dynamic", "sgd", *ONE)
-    log = EventLog(Path(document["run"]) / "events.jsonl").poll()
+    log = read_events(Path(document["run"]) / "events.jsonl")
     scores = [event for event in log if isinstance(event, Score)]
     assert [score.what for score in scores] == [
         "dynamic sgd, step 4, decay 0.001",

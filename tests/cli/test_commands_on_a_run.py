@@ -19,7 +19,7 @@ from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.errors import INTERRUPTED
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import benchmark
-from lmbench.session import EventLog, Home, Run
+from lmbench.session import Home, Run, read_events
 from lmbench.session.events import SensitivityPoint
 from lmbench.session.manage import delete_run
 
@@ -60,7 +60,7 @@ def test_one_pass_scores_model_tensors_and_gates_and_suggests_a_schedule_of_the_
     assert document["results"]["suggested_sparsity"] == pytest.approx(0.7, abs=0.01)
     assert load_schedule(target).policies
     found = home.find_run(document["run"])
-    points = [e for e in EventLog(found.events_path).poll() if isinstance(e, SensitivityPoint)]
+    points = [e for e in read_events(found.events_path) if isinstance(e, SensitivityPoint)]
     parts = Counter((point.part, point.level) for point in points if point.level > 0)
     once = {"model": 1, "tensor": 1 + 4, "gate": 2 * 4}
     assert parts == {(part, level): n for part, n in once.items() for level in (0.5, 0.9)}

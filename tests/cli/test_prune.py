@@ -8,7 +8,7 @@ import pytest
 from cli_world import answer
 
 from lmbench.cli import run as lmbench
-from lmbench.session import EventLog, Home
+from lmbench.session import Home, read_events
 from lmbench.session.events import Warned
 
 SCHEDULE = """
@@ -57,5 +57,5 @@ def test_one_that_is_told_to_be_too_short_warns_before_the_start_and_in_its_reco
     record = made.read()
     assert record.config["epochs"] == 2
     assert [words in warning for warning in record.results["warnings"]] == [True]
-    events = EventLog(made.events_path).poll()
+    events = read_events(made.events_path)
     assert any(isinstance(e, Warned) and words in e.message for e in events)

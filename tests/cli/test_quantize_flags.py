@@ -17,7 +17,7 @@ from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.errors import LmbenchError
 from lmbench.jobs.quantization import settings_of
-from lmbench.session import EventLog, Home
+from lmbench.session import Home, read_events
 from lmbench.session.events import Calibration, QuantResult, Warned
 
 Capture = pytest.CaptureFixture[str]
@@ -26,7 +26,7 @@ FEW = ("--calibration-tokens", "400", "--eval-tokens", "400", "--threads", "1")
 
 def results(home: Home, document: Any) -> dict[str, QuantResult]:
     """What a quantize run says of each module."""
-    events = EventLog(home.find_run(document["run"]).events_path).poll()
+    events = read_events(home.find_run(document["run"]).events_path)
     return {event.module: event for event in events if isinstance(event, QuantResult)}
 
 
@@ -261,7 +261,7 @@ def test_an_override_reaches_its_modules_and_a_run_from_statistics_alike_without
     again = answer(capsys, "quantize", "1", *FEW, *flags, "--stats", str(source))
     assert again["valid_ppl"] == first["valid_ppl"]
     made = home.find_run(again["run"])
-    events = EventLog(made.events_path).poll()
+    events = read_events(made.events_path)
     assert not [event for event in events if isinstance(event, Calibration)]
     assert (made.path / "stats.yaml").read_bytes() == source.read_bytes()
 
@@ -278,7 +278,7 @@ def test_compensation_that_parts_a_tied_decoder_from_its_encoder_is_warned_of(
     home: Home, capsys: Capture, kept: bool, flags: str
 ) -> None:
     document = answer(capsys, "quantize", "1", *FEW, "--rounding", *flags.split())
-    events = EventLog(home.find_run(document["run"]).events_path).poll()
+    events = read_events(home.find_run(document["run"]).events_path)
     warned = [event.message for event in events if isinstance(event, Warned)]
     assert any("a packed file holds both" in message for message in warned) is not kept
 

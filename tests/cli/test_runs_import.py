@@ -17,7 +17,7 @@ from lmbench.config import TrainConfig
 from lmbench.deploy.load_model import load_run
 from lmbench.jobs import import_checkpoint
 from lmbench.jobs.prepare import inherited_settings
-from lmbench.session import EventLog, Home
+from lmbench.session import Home, read_events
 from lmbench.session.events import Finished, Sparsity
 
 Capture = pytest.CaptureFixture[str]
@@ -61,7 +61,7 @@ def test_a_module_of_the_example_becomes_a_finished_run(home: Home, capsys: Capt
     assert record.results["parameters"] == document["parameters"] == 19 * 8 + 4 * 24 * 8
     assert lmbench(["runs", "log", document["ref"]]) == 0
     assert "were not made: model.RNNModel" in capsys.readouterr().out
-    events = EventLog(run.events_path).poll()
+    events = read_events(run.events_path)
     assert [type(event) for event in events] == [Sparsity, Finished]
     text = answer(capsys, "generate", "@", "--words", "5", "--seed", "1")["text"]
     assert set(text.split()) <= set(loaded.vocabulary)

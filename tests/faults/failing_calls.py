@@ -31,7 +31,7 @@ from system_calls import FAULTS, TRACING, Call, calls_in, failing, under_strace
 from lmbench.errors import ERROR, LmbenchError
 from lmbench.jobs import supervisor, worker
 from lmbench.jobs.supervisor import conclude
-from lmbench.session import EventLog, Home, Run
+from lmbench.session import Home, Run, read_events
 from lmbench.session.events import Checkpoint
 
 FEW: dict[str, Any] = {"checkpoint_every": 60.0, "event_interval": 20}
@@ -81,9 +81,8 @@ def calls_of(home: Home, name: str, log: Path) -> list[Call]:
 
 def announced(run: Run) -> int:
     """The step of the last checkpoint that the events tell of; -1 where they tell of none."""
-    log = EventLog(run.events_path)
-    log.poll()
-    steps = [e.step for e in log.events if isinstance(e, Checkpoint) and e.which == "last"]
+    events = read_events(run.events_path)
+    steps = [e.step for e in events if isinstance(e, Checkpoint) and e.which == "last"]
     return steps[-1] if steps else -1
 
 

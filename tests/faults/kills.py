@@ -44,7 +44,7 @@ from lmbench.jobs.kinds import (  # noqa: F401 (before the forks)
     train,
 )
 from lmbench.jobs.supervisor import conclude
-from lmbench.session import EventLog, Home, Run
+from lmbench.session import Home, Run, read_events
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.training.checkpoint import read_checkpoint
 
@@ -141,13 +141,11 @@ def figures(run: Run) -> dict[str, Any]:
         name = path.relative_to(run.path).as_posix()
         if path.is_file() and path.suffix in (".safetensors", ".lmpack", ".csv", ".yaml"):
             found[name] = path.read_bytes()
-    log = EventLog(run.events_path)
-    log.poll()
     skipped = ("run_started", "run_resumed", "progress", "checkpoint", "status")
     skipped += ("failed", "finished")
     found["events"] = [
         {k: getattr(e, k) for k in e.__dataclass_fields__ if k not in TIMES}
-        for e in log.events
+        for e in read_events(run.events_path)
         if e.kind not in skipped
     ]
     kept = {k: v for k, v in run.read().results.items() if k not in TIMES}

@@ -14,7 +14,7 @@ import pytest
 import waiting
 
 from lmbench.config import EvaluateConfig
-from lmbench.session import EventLog, Home, Run
+from lmbench.session import Home, Run, read_events
 from lmbench.session.events import Epoch, Progress, PruneStep, Step
 
 SITE = Path(__file__).parent / "worker_site"
@@ -23,7 +23,7 @@ SITE = Path(__file__).parent / "worker_site"
 def comparable(run: Run) -> list[tuple[Any, ...]]:
     """The events that must not depend on interruptions, without the clock."""
     kept: list[tuple[Any, ...]] = []
-    for e in EventLog(run.events_path).poll():
+    for e in read_events(run.events_path):
         if isinstance(e, Epoch):
             kept.append((e.epoch, e.step, e.train_loss, e.valid_loss, e.lr, e.best_epoch))
         elif isinstance(e, Step):
@@ -60,9 +60,7 @@ class World:
         self.until(lambda: run.read().status == "running" and self.counted(run))
 
     def counted(self, run: Run) -> list[float]:
-        log = EventLog(run.events_path)
-        log.poll()
-        return [event.done for event in log.events if isinstance(event, Progress)]
+        return [event.done for event in read_events(run.events_path) if isinstance(event, Progress)]
 
     def pid(self, run: Run) -> int:
         pid = run.read().pid

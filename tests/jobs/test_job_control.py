@@ -15,8 +15,8 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs import wait_while_paused
 from lmbench.jobs.control_file import ask, asked
 from lmbench.jobs.job import Job
-from lmbench.session import EventLog, Home
-from lmbench.session.events import Event, Finished, StatusChanged, Warned
+from lmbench.session import Home, read_events
+from lmbench.session.events import Event, StatusChanged, Warned
 
 
 @pytest.fixture
@@ -45,9 +45,7 @@ def while_waiting(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[s
 
 
 def events(job: Job) -> list[Event]:
-    log = EventLog(job.run.events_path)
-    log.poll()
-    return log.events
+    return read_events(job.run.events_path)
 
 
 def statuses(job: Job) -> list[str]:
@@ -210,12 +208,6 @@ def test_the_seconds_of_earlier_attempts_are_counted(tmp_path: Path) -> None:
     assert job.seconds() >= 1000.0
     job.add_results(seconds=3.0)
     assert job.seconds() == 3.0
-
-
-def test_a_job_remembers_that_its_handler_logged_the_end(job: Job) -> None:
-    assert not job.finished_logged
-    job.emit(Finished(status="finished", seconds=1.0))
-    assert job.finished_logged
 
 
 def test_a_folder_named_control_stops_no_run_and_a_request_says_what_is_wrong(job: Job) -> None:

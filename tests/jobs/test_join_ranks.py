@@ -24,7 +24,7 @@ from lmbench.jobs.rendezvous import (
     read_rendezvous,
     take_number,
 )
-from lmbench.session import EventLog, Home, Run
+from lmbench.session import Home, Run, read_events
 from lmbench.session.attempts import FencedError, attempt_folder, begin_attempt
 from lmbench.session.events import Checkpoint
 from lmbench.training.ranks import Ranks
@@ -131,8 +131,7 @@ def test_two_machines_make_the_weights_that_two_processes_of_one_make(home: Home
 
     launch.start(killed, queue=False)
     other = joined(killed)
-    log = EventLog(killed.events_path)
-    until(lambda: any(isinstance(event, Checkpoint) for event in log.poll()))
+    until(lambda: any(isinstance(e, Checkpoint) for e in read_events(killed.events_path)))
     other.kill()
     other.communicate()
     assert wait(killed) == "failed"

@@ -293,8 +293,8 @@ def test_a_supervisor_that_cannot_start_fails_a_run_that_is_followed(
     launch.start(run)
     *_, last = launch.follow(run)
     assert last.status == "failed"
-    assert last.record.reason.startswith("its supervisor could not start: ")
-    assert last.record.reason.endswith("no such wheel")
+    assert run.read().reason.startswith("its supervisor could not start: ")
+    assert run.read().reason.endswith("no such wheel")
 
 
 def test_a_supervisor_that_cannot_hold_the_device_fails_the_run(world: World) -> None:
@@ -304,8 +304,8 @@ def test_a_supervisor_that_cannot_hold_the_device_fails_the_run(world: World) ->
     launch.start(run)
     *_, last = launch.follow(run)
     assert last.status == "failed"
-    assert last.record.reason == f"Is a directory; name a file, then resume the run ({lock})"
-    assert run.log_path.read_text() == f"supervisor: {last.record.reason}\n"
+    assert run.read().reason == f"Is a directory; name a file, then resume the run ({lock})"
+    assert run.log_path.read_text() == f"supervisor: {run.read().reason}\n"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import train
 from lmbench.jobs.places.local import Local
 from lmbench.jobs.wait_while_paused import Requests
-from lmbench.session import EventLog, Home, Run
+from lmbench.session import Home, Run, read_events
 from lmbench.session.events import (
     Candidate,
     Epoch,
@@ -103,10 +103,8 @@ def new_run(home: Home, name: str, **changes: Any) -> Run:
 
 def wait(run: Run, until: Callable[[list[Event]], bool] = lambda _: False) -> str:
     """Follow a run until its events satisfy `until`, or to its end; gives the status."""
-    seen: list[Event] = []
     for look in launch.follow(run):
-        seen = list(look.events) if look.restarted else [*seen, *look.events]
-        if until(seen):
+        if until(read_events(run.events_path)):
             return look.status
     return run.status()
 
@@ -138,7 +136,7 @@ def test_a_run_killed_again_and_again_equals_one_that_was_not(
     whole, killed = new_run(home, "whole", **changes), new_run(home, "killed", **changes)
     launch.start(whole, queue=False)
     assert wait(whole) == "finished", whole.log_path.read_text()
-    steps = EventLog(whole.events_path).poll()
+    steps = read_events(whole.events_path)
     total = max(event.step for event in steps if isinstance(event, Step))
 
     launch.start(killed, queue=False)
@@ -176,8 +174,8 @@ def test_train_json_is_one_document_with_falling_perplexity(home: Home) -> None:
     assert document["kind"] == "train"
     for key in ("run", "valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "seconds"):
         assert document[key], key
-    log = EventLog(Path(document["run"]) / "events.jsonl")
-    ppl = [event.valid_ppl for event in log.poll() if isinstance(event, Epoch)]
+    events = read_events(Path(document["run"]) / "events.jsonl")
+    ppl = [event.valid_ppl for event in events if isinstance(event, Epoch)]
     assert ppl == sorted(ppl, reverse=True)
     assert len(ppl) == 2
 
@@ -352,7 +350,7 @@ def test_a_search_that_was_killed_goes_on_from_what_it_found(
     assert wait(parent) == "finished"
 
     def found(run: Run) -> list[Any]:
-        return [e for e in EventLog(run.events_path).poll() if isinstance(e, sign)]
+        return [e for e in read_events(run.events_path) if isinstance(e, sign)]
 
     whole = home.session("s").new_run(config, kind, parent=parent)
     launch.start(whole)
@@ -374,7 +372,7 @@ def test_a_search_that_was_killed_goes_on_from_what_it_found(
 
 def kinds_of_events(run: Run) -> Counter[str]:
     """How many events that count there are of each kind, but for what depends on the clock."""
-    found = Counter(event.kind for event in EventLog(run.events_path).poll())
+    found = Counter(event.kind for event in read_events(run.events_path))
     return Counter({k: n for k, n in found.items() if k not in ("progress", "run_resumed")})
 
 
@@ -387,7 +385,7 @@ def test_of_a_model_that_has_changed_meanwhile_nothing_that_was_found_before_cou
     config = SensitivityConfig(tokens=300, threads=1)
 
     def points(run: Run) -> list[float]:
-        events = EventLog(run.events_path).poll()
+        events = read_events(run.events_path)
         return [event.ppl for event in events if isinstance(event, SensitivityPoint)]
 
     run = home.session("s").new_run(config, "sensitivity", parent=parent)
@@ -402,7 +400,7 @@ def test_of_a_model_that_has_changed_meanwhile_nothing_that_was_found_before_cou
     launch.start(whole)
     assert wait(whole) == "finished"
     assert points(run) == points(whole)
-    warned = [e.message for e in EventLog(run.events_path).poll() if isinstance(e, Warned)]
+    warned = [e.message for e in read_events(run.events_path) if isinstance(e, Warned)]
     assert [line[:39] for line in warned] == ["the model of s/001-train has changed si"]
 
 

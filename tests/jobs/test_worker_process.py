@@ -20,15 +20,13 @@ from lmbench.config import EvaluateConfig
 from lmbench.jobs import launch, worker
 from lmbench.jobs.control_file import ask
 from lmbench.jobs.places.local import Local
-from lmbench.session import EventLog, Home, Run
+from lmbench.session import Home, Run, read_events
 from lmbench.session.events import Event, Failed, Finished, Progress, RunResumed, StatusChanged
 from lmbench.session.process import process_started, python
 
 
 def events(run: Run) -> list[Event]:
-    log = EventLog(run.events_path)
-    log.poll()
-    return log.events
+    return read_events(run.events_path)
 
 
 def finish(run: Run) -> launch.Look:

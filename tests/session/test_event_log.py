@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmbench.session import EventLog, EventWriter
+from lmbench.session import EventWriter, read_events
 from lmbench.session.event_log import EventReader
 from lmbench.session.events import Event, RunResumed, Warned, event_line
 
@@ -35,8 +35,7 @@ def test_a_writer_ends_the_line_that_a_killed_one_tore_off(tmp_path: Path) -> No
     writer = EventWriter(path)
     writer.write(warning(3))
     writer.close()
-    log = EventLog(path)
-    assert messages(log.poll()) == ["1", "3"]
+    assert messages(read_events(path)) == ["1", "3"]
 
 
 def test_a_writer_that_adds_nothing_changes_nothing(tmp_path: Path) -> None:
@@ -62,40 +61,39 @@ def test_an_event_after_a_full_disk_stands_on_a_line_of_its_own(tmp_path: Path) 
     writer._file = disk
     writer.write(warning(2))
     writer.close()
-    assert messages(EventLog(path).poll()) == ["2"]
+    assert messages(read_events(path)) == ["2"]
 
 
 def test_a_line_is_read_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     line = event_line(warning(1))
-    log = EventLog(path)
-    assert log.poll() == []
+    log = EventReader(path)
+    assert list(log.read()) == []
     append(path, line[:7])
-    assert log.poll() == []
+    assert list(log.read()) == []
     append(path, line[7:])
-    assert messages(log.poll()) == ["1"]
-    assert log.poll() == []
+    assert messages(list(log.read())) == ["1"]
+    assert list(log.read()) == []
 
 
 def test_a_damaged_line_with_a_carriage_return_hides_nothing_after_it(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     append(path, b"dam\raged\n" + event_line(warning(1)))
-    assert messages(EventLog(path).poll()) == ["1"]
+    assert messages(read_events(path)) == ["1"]
 
 
 def test_a_log_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     append(path, event_line(warning(1)))
-    log = EventLog(path)
-    log.poll()
+    log = EventReader(path)
+    list(log.read())
     other = tmp_path / "other"
     append(other, event_line(warning(2)) + event_line(warning(3)))
     other.replace(path)
-    assert messages(log.poll()) == ["2", "3"]
+    assert messages(list(log.read())) == ["2", "3"]
     assert log.generation == 1
     path.unlink()
-    assert log.poll() == []
-    assert log.events == []
+    assert list(log.read()) == []
     assert log.generation == 2
 
 
@@ -103,37 +101,37 @@ def test_a_log_that_is_just_being_written_to_is_the_same_log(tmp_path: Path) -> 
     """The system gives a file its new time before its new size."""
     path = tmp_path / "events.jsonl"
     append(path, event_line(warning(1)))
-    log = EventLog(path)
-    log.poll()
+    log = EventReader(path)
+    list(log.read())
     os.utime(path, ns=(1, 1))
-    assert log.poll() == []
+    assert list(log.read()) == []
     append(path, event_line(warning(2)))
-    assert messages(log.poll()) == ["2"]
+    assert messages(list(log.read())) == ["2"]
     assert log.generation == 0
 
 
 def test_a_log_that_was_changed_in_place_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     append(path, event_line(warning(1)) + event_line(warning(2)))
-    log = EventLog(path)
-    log.poll()
+    log = EventReader(path)
+    list(log.read())
     path.write_bytes(event_line(warning(1)) + event_line(warning(3)))
     os.utime(path, ns=(1, 1))
-    assert messages(log.poll()) == ["1", "3"]
+    assert messages(list(log.read())) == ["1", "3"]
     assert log.generation == 1
 
 
 def test_after_a_resume_only_what_its_checkpoint_knew_counts(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path)
-    log = EventLog(path)
+    log = EventReader(path)
     writer.write(warning(1))
     offset = writer.offset
     writer.write(warning(2))
-    assert messages(log.poll()) == ["1", "2"]
+    assert messages(list(log.read())) == ["1", "2"]
     writer.write(RunResumed(offset=offset, step=1, epoch=1))
     writer.write(warning(3))
-    assert messages(log.poll()) == messages(log.events) == ["1", "3"]
+    assert messages(list(log.read())) == messages(read_events(path)) == ["1", "3"]
     assert log.generation == 1
     writer.close()
 
@@ -175,12 +173,12 @@ def test_a_reader_that_looks_at_any_moments_ends_up_with_what_counts(
         whole = path.read_bytes()
 
         looked_at = Path(folder) / "copy.jsonl"
-        log, kept, generation = EventLog(looked_at), list[Event](), 0
+        log, kept, generation = EventReader(looked_at), list[Event](), 0
         ends = data.draw(st.lists(st.integers(0, len(whole)), max_size=6).map(sorted))
         for start, end in zip([0, *ends], [*ends, len(whole)], strict=True):
             append(looked_at, whole[start:end])
-            new = log.poll()
-            kept = list(log.events) if log.generation != generation else kept + new
+            new = list(log.read())
+            kept = new if log.generation != generation else kept + new
             generation = log.generation
-        assert log.events == [event for _, event in expected]
-        assert kept == log.events
+        assert kept == [event for _, event in expected]
+        assert read_events(looked_at) == kept

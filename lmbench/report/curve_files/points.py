@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 
 from lmbench.errors import LmbenchError
 from lmbench.printable import csv_text, printable
-from lmbench.session import EventLog, Run
+from lmbench.session import Run, read_events
 from lmbench.session.events import Epoch, Event, PruneStep, Score, Sparsity, Step
 
 __all__ = ["Point", "as_csv", "points_of"]
@@ -32,7 +32,7 @@ def points_of(run: Run) -> list[Point]:
         LmbenchError: it has none.
     """
     found, step, epoch = [], 0, 0
-    for event in EventLog(run.events_path).poll():
+    for event in read_events(run.events_path):
         step, epoch = getattr(event, "step", step), getattr(event, "epoch", epoch)
         found += [Point(curve, step, epoch, event.t, value) for curve, value in _values(event)]
     if not found:

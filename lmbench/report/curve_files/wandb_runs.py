@@ -45,15 +45,19 @@ def write_wandb(runs: Sequence[Run], folder: Path) -> None:
         LmbenchError: the package `wandb` is missing, it fails, or a run has no curves.
         OSError: the folder is there already, or cannot be written.
     """
-    with _own_environment(), new_folder(folder) as filling, _temporary(filling) as work:
+    with (
+        _own_environment(),
+        new_folder(folder) as filling,
+        tempfile.TemporaryDirectory(dir=filling) as work,
+    ):
         for run in runs:
             _write_run(run, work)
-        for made in (work / "wandb").glob("offline-run-*"):
+        for made in Path(work, "wandb").glob("offline-run-*"):
             # Beside them are links with whole paths, and logs.
             made.rename(filling / made.name)
 
 
-def _write_run(run: Run, work: Path) -> None:
+def _write_run(run: Run, work: str) -> None:
     try:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
@@ -68,7 +72,7 @@ def _write_run(run: Run, work: Path) -> None:
             name=run.ref,
             job_type=record.kind,
             config=record.config,
-            settings=wandb.Settings(root_dir=str(work), **_SETTINGS),
+            settings=wandb.Settings(root_dir=work, **_SETTINGS),
         ) as made:
             # It takes no step that is before the last one.
             for step, at in groupby(sorted(points, key=_step), _step):
@@ -80,12 +84,6 @@ def _write_run(run: Run, work: Path) -> None:
             made.summary.update({k: v for k, v in record.results.items() if v is not None})
     except wandb.Error as error:
         raise LmbenchError(f"--format wandb: wandb failed ({error})") from None
-
-
-@contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        yield Path(made)
 
 
 @contextmanager

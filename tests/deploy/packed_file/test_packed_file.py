@@ -123,7 +123,7 @@ def test_biases_are_in_fewer_bits_where_that_is_asked_for(tmp_path, weights, bia
             near = {"fp16": bias.astype(np.float16), "int8": np.rint(bias / step) * step}[biases]
             assert few.specs[name].values == biases
             assert few.dense(name) == pytest.approx(near, rel=1e-6)
-        elif name in few.names:
+        elif name in few.specs:
             assert few.specs[name] == wide.specs[name]
             assert np.array_equal(few.dense(name), wide.dense(name))
 

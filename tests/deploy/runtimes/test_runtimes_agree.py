@@ -146,7 +146,7 @@ def test_fewer_bits_take_fewer_bytes_and_tied_weights_are_counted_once() -> None
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 4
     assert build_runtime("int8", tied).bytes < 0.3 * build_runtime("torch", tied).bytes
-    numbers = tied.weights.numel
+    numbers = tied.numel
     # Two biases of a gate are one where both products are.
     gates = 2 * 4 * 64
     assert build_runtime("fp16", tied).bytes == 2 * numbers - 2 * gates

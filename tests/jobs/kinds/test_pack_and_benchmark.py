@@ -29,7 +29,7 @@ from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import evaluate
 from lmbench.jobs.worker import work
 from lmbench.model.rnn import build_model, count_weights, shape_of
-from lmbench.session import EventLog, Home, Run
+from lmbench.session import Home, Run, read_events
 from lmbench.session.events import TuningPass, Warned
 from lmbench.session.store import Corpus
 from lmbench.training.checkpoint import write_checkpoint
@@ -227,12 +227,12 @@ def test_a_tuning_whose_text_was_edited_begins_anew(home, edited):
     job.close()
     after = tuning_passes(run)
     assert (after == before) != edited
-    warned = [e.message for e in EventLog(run.events_path).poll() if isinstance(e, Warned)]
+    warned = [e.message for e in read_events(run.events_path) if isinstance(e, Warned)]
     assert [line[:24] for line in warned] == ["corpus mine has changed "] * edited
 
 
 def tuning_passes(run: Run) -> list[TuningPass]:
-    return [e for e in EventLog(run.events_path).poll() if isinstance(e, TuningPass)]
+    return [e for e in read_events(run.events_path) if isinstance(e, TuningPass)]
 
 
 def test_a_pack_run_loads_like_any_other(home):

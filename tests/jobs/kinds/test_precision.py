@@ -14,7 +14,7 @@ from lmbench.config import Config, TrainConfig, validate
 from lmbench.jobs import training_arithmetic as arithmetic
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import train as train_module
-from lmbench.session import EventLog, Home
+from lmbench.session import Home, read_events
 from lmbench.session.events import Warned
 from lmbench.training import native
 from lmbench.training.loss import DecoderLoss
@@ -101,7 +101,7 @@ def test_the_worker_is_prepared_before_its_precision_is_measured(
 
 
 def warnings(job: Job) -> list[str]:
-    return [e.message for e in EventLog(job.run.events_path).poll() if isinstance(e, Warned)]
+    return [e.message for e in read_events(job.run.events_path) if isinstance(e, Warned)]
 
 
 @pytest.mark.parametrize("precision", ["auto", "bf16", "exact"])
