@@ -71,7 +71,7 @@ def model_card(run: Run, weights_bytes: int, floats: bool) -> str:
 def _metadata(run: Run, record: RunRecord) -> dict[str, Any]:
     """What the Hub's index reads. A language, a licence and a data set are the user's to add."""
     tags = ["language-model", "recurrent", str(record.shape.get("model", "")).lower()]
-    kinds = {kin.read().kind for kin in _lineage(run)}
+    kinds = {record.kind for _, record in _lineage(run)}
     tags += ["pruned"] * ("prune" in kinds) + ["quantized"] * ("quantize" in kinds)
     metrics = [
         {"type": "perplexity", "name": f"{split} perplexity", "value": value}
@@ -129,7 +129,7 @@ def _rows(run: Run, record: RunRecord) -> Iterator[tuple[str, str]]:
 
 def _bits(run: Run) -> Iterator[tuple[str, str]]:
     """How wide the quantized run of the lineage keeps weights and activations."""
-    for kin in _lineage(run):
+    for kin, _ in _lineage(run):
         found = [e.settings for e in read_events(kin.events_path) if isinstance(e, QuantResult)]
         for what in ("weights", "activations"):
             widths = {entry.get(f"bits_{what}") for entry in found} - {None}
@@ -139,8 +139,7 @@ def _bits(run: Run) -> Iterator[tuple[str, str]]:
 
 def _made(run: Run) -> Iterator[str]:
     """The commands from the first training on, each with the schedule that it followed."""
-    for kin in reversed(_lineage(run)):
-        record = kin.read()
+    for kin, record in reversed(_lineage(run)):
         command = run_command(kin, record) or "(its settings cannot be read)"
         yield f"`{kin.ref}`:\n\n{_code(command)}"
         schedule = kin.path / "schedule.yaml"
@@ -148,15 +147,14 @@ def _made(run: Run) -> Iterator[str]:
             yield f"Its schedule:\n\n{_code(schedule.read_text('utf-8', 'replace'))}"
 
 
-def _lineage(run: Run) -> list[Run]:
-    """The run, its parent, and so on."""
-    found: list[Run] = []
+def _lineage(run: Run) -> list[tuple[Run, RunRecord]]:
+    """The run, its parent, and so on, as far as their records can be read."""
+    found: dict[Run, RunRecord] = {}
     kin: Run | None = run
-    while kin is not None and kin not in found:
-        found.append(kin)
-        parent = kin.read().parent
-        kin = kin.home.run_of(parent) if parent else None
-    return found
+    while kin is not None and kin not in found and (record := kin.read_if_readable()):
+        found[kin] = record
+        kin = kin.home.run_of(record.parent) if record.parent else None
+    return list(found.items())
 
 
 def _code(text: str) -> str:

@@ -127,6 +127,13 @@ def test_names_and_schedules_of_a_stranger_stay_text(home: Home) -> None:
     assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "lmbench"
 
 
+def test_a_damaged_record_of_what_a_model_came_from_is_left_out_of_its_card(home: Home) -> None:
+    (home.find_run("1").path / "run.json").write_text("{")
+    _, card = exported(home, "2")
+    assert "lmbench prune" in card
+    assert "lmbench train --threads 1" not in card
+
+
 def test_scores_of_the_last_checkpoint_come_with_its_model(home: Home, capsys: Capture) -> None:
     run = home.find_run("1")
     results = run.read().results
