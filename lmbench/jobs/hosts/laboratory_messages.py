@@ -16,7 +16,6 @@ from lmbench.config import QuantizeConfig, SplitName
 from lmbench.distiller.quantization.settings import Role
 from lmbench.jobs.hosts.messages import Client, Died, Message, Messages, Refused
 from lmbench.session import Run
-from lmbench.session.process import python
 from lmbench.session.tagged_lines import Number, TaggedLines
 from lmbench.training.thread_environment import worker_environment
 
@@ -163,9 +162,6 @@ class LaboratoryClient(Client):
 
     name = "laboratory"
     messages = MESSAGES
-
-    def command(self) -> list[str]:
-        return python("lmbench.jobs.hosts.laboratory")
 
     def environment(self) -> Mapping[str, str]:
         """A worker's: a run that is kept is scored on the same cores."""

@@ -23,6 +23,7 @@ from typing import BinaryIO, ClassVar, Literal, Protocol
 from lmbench.distiller.errors import DistillerError
 from lmbench.errors import LmbenchError
 from lmbench.jobs.exit_reasons import why_ended
+from lmbench.session.process import python
 from lmbench.session.tagged_lines import TaggedLines
 
 __all__ = ["Client", "Died", "Host", "Message", "Messages", "Refused", "Send", "refusal", "serve"]
@@ -67,7 +68,7 @@ Messages = TaggedLines[Message]
 
 
 class Client:
-    """A resident process as its user's event loop sees it. Override `command`.
+    """A resident process as its user's event loop sees it.
 
     Args:
         log_path: where the process's stderr goes.
@@ -76,7 +77,7 @@ class Client:
     """
 
     name: ClassVar[str]
-    """What the process is called in a sentence."""
+    """The process's module beside this one, and what it is called in a sentence."""
     messages: ClassVar[Messages]
 
     def __init__(self, log_path: Path, on_message: Callable[[Message], None]) -> None:
@@ -89,7 +90,7 @@ class Client:
 
     def command(self) -> list[str]:
         """The process's command line."""
-        raise NotImplementedError
+        return python(f"lmbench.jobs.hosts.{self.name}")
 
     def environment(self) -> Mapping[str, str]:
         """What the process finds in its environment besides what this one does."""

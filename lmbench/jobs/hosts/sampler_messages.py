@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lmbench.jobs.hosts.messages import Client, Died, Message, Messages, Refused
-from lmbench.session.process import python
 from lmbench.session.tagged_lines import Number, TaggedLines
 
 __all__ = [
@@ -141,9 +140,6 @@ class SamplerClient(Client):
 
     name = "sampler"
     messages = MESSAGES
-
-    def command(self) -> list[str]:
-        return python("lmbench.jobs.hosts.sampler")
 
     def environment(self) -> Mapping[str, str]:
         return {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -124,7 +124,7 @@ async def test_a_process_that_cannot_be_started_is_told_as_a_death(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
-        "lmbench.jobs.hosts.sampler_messages.python", lambda module: ["/nowhere/python", module]
+        "lmbench.jobs.hosts.messages.python", lambda module: ["/nowhere/python", module]
     )
     answers = Answers()
     client = SamplerClient(tmp_path / "sampler.log", answers)
