@@ -144,7 +144,8 @@ def _follow(run: Run, *, echo: bool) -> None:
             if not echo:
                 continue
             log = read_log(run.log_path, position, sys.maxsize)
-            position = log.position
+            # 0 where it cannot be looked at for the moment.
+            position = log.position or position
             for line in log.lines:
                 if line.startswith(ERROR) and line == f"{ERROR}{run.read().reason}":
                     # It is printed at the end, on stderr.

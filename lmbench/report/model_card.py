@@ -138,7 +138,7 @@ def _bits(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _made(run: Run) -> Iterator[str]:
-    """The commands from the first training on, each with the schedule that it followed."""
+    """The commands from the first run that is known, each with the schedule that it followed."""
     for kin, record in reversed(_lineage(run)):
         command = run_command(kin, record) or "(its settings cannot be read)"
         yield f"`{kin.ref}`:\n\n{_code(command)}"

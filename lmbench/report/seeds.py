@@ -11,11 +11,9 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmbench.errors import LmbenchError
 from lmbench.session.store import Run, RunRecord
 
 __all__ = ["Spread", "inside_spread", "one_setting", "spread_of"]
@@ -133,9 +131,7 @@ class _Chains:
         if ref == run.ref:
             return run.read()
         found = run.home.run_of(ref)
-        with suppress(LmbenchError):
-            return found.read() if found else None
-        return None
+        return found.read_if_readable() if found else None
 
 
 def _after(before: _Chain, record: RunRecord) -> _Chain:

@@ -88,5 +88,5 @@ def read_log(path: Path, position: int, most: int = _SLICE_BYTES) -> LogPart:
     begin = max(start, size - most)
     found = list(whole_lines(path, begin))
     end = found[-1][0] + len(found[-1][1]) if found else start
-    text = b"".join(line for at, line in found if at > begin or begin == start)
-    return LogPart(tuple(text.decode("utf-8", "replace").splitlines()), end, anew)
+    lines = (line[:-1] for at, line in found if at > begin or begin == start)
+    return LogPart(tuple(line.decode("utf-8", "replace") for line in lines), end, anew)

@@ -21,6 +21,12 @@ def test_a_log_is_read_from_where_it_was_left_and_anew_when_it_is_another(tmp_pa
     assert read_log(path, 5) == LogPart((), 0, anew=True)
 
 
+def test_only_a_line_feed_ends_a_line_of_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_bytes("a\x85b\u2028c\n10%\r20%\n".encode())
+    assert read_log(path, 0).lines == ("a\x85b\u2028c", "10%\r20%")
+
+
 def test_of_a_long_log_the_last_whole_lines_are_read(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text("".join(f"line {number}\n" for number in range(1000)))

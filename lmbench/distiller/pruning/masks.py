@@ -41,7 +41,7 @@ class ParameterMasker:
         self.unmasked_copy: Tensor | None = None
         self.parts: dict[str, Tensor] = {}
         self._mask: Tensor | None = None
-        self._prunes = False
+        self._prunes: bool | None = None
         self._factor: Tensor | None = None
         self._gradient_hook: RemovableHandle | None = None
         self._buffer: Tensor | None = None
@@ -55,8 +55,7 @@ class ParameterMasker:
     @mask.setter
     def mask(self, mask: Tensor | None) -> None:
         self._mask = None if mask is None else mask.detach().to(torch.bool)
-        # A mask of ones is not multiplied by: `hold` gives them to each parameter of a dense model.
-        self._prunes = self._mask is not None and not self._mask.all()
+        self._prunes = None
         self._factor = None
         self._masked = None
 
@@ -86,7 +85,13 @@ class ParameterMasker:
     @torch.no_grad()
     def mask_tensor(self, tensor: Tensor) -> None:
         """Set the pruned entries of ``tensor`` to zero in place."""
-        if self._mask is None or not self._prunes:
+        if self._mask is None:
+            return
+        # `hold` gives a mask of ones to each parameter of a dense model. A regularizer's is new at
+        # each minibatch, where finding out costs what the product does.
+        if self._prunes is None:
+            self._prunes = self.is_regularization_mask or not self._mask.all()
+        if not self._prunes:
             return
         # Kept in the tensor's dtype: a product with a boolean takes three times as long, twice a
         # minibatch. A product and not masked_fill, for the bits of the original, whose pruned
@@ -142,7 +147,7 @@ class ParameterMasker:
 
     def mask_gradient(self, gradient: Tensor) -> Tensor:
         """The gradient with that of the pruned weights at zero."""
-        return gradient * self._mask if self._mask is not None and self._prunes else gradient
+        return gradient if self._mask is None else gradient * self._mask
 
     def watch_gradient(self, parameter: Tensor) -> None:
         """Mask the parameter's gradient in each backward pass from now on."""

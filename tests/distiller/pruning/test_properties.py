@@ -138,16 +138,15 @@ def test_a_masked_weight_stays_zero_through_momentum_and_weight_decay(arguments)
 def test_a_mask_of_ones_costs_no_product_until_it_prunes():
     model = nn.Linear(5, 4)
     masker = create_model_masks_dict(model)["weight"]
-    weight, gradient = model.weight, torch.ones(4, 5)
+    weight = model.weight
     before = weight._version
     masker.mask = torch.ones_like(weight)
     masker.apply_mask(weight)
     assert weight._version == before
-    assert masker.mask_gradient(gradient) is gradient
-    masker.mask = keep = torch.arange(20).view(4, 5) != 7
+    masker.mask = torch.ones_like(weight)
+    masker.mask[0] = False
     masker.apply_mask(weight)
-    assert torch.equal(weight == 0, ~keep)
-    assert torch.equal(masker.mask_gradient(gradient), keep.float())
+    assert torch.equal(weight == 0, ~masker.mask)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(1, 4), LEVELS)
