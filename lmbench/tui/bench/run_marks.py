@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lmbench.report.plots.series import MARKERS
 
-__all__ = ["MARKERS", "SERIES_COLOURS", "STATUS_MARKS", "Mark", "mark_of"]
+__all__ = ["SERIES_COLOURS", "STATUS_MARKS", "Mark", "mark_of"]
 
 SERIES_COLOURS = 8
 

@@ -17,7 +17,7 @@ from lmbench.report import numbers
 from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.tui.bench.run_marks import MARKERS, SERIES_COLOURS
+from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.kit.grid import Cell, Column, Grid
 from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
 
@@ -32,14 +32,6 @@ _TABLE = (
 )
 # Beyond this a perplexity says nothing but that the model is broken.
 _BROKEN = 1e6
-
-
-def _sign(turn: int) -> str:
-    return MARKERS[turn % len(MARKERS)]
-
-
-def _colour(turn: int) -> str:
-    return f"series-{turn % SERIES_COLOURS + 1}"
 
 
 class Sensitivity(Protocol):
@@ -84,12 +76,12 @@ class CurvesPanel(_SensitivityPanel, PicturePanel):
             self.set_subtitle("")
             return
         series = []
-        for turn, (name, points) in enumerate(curves.items()):
+        for turn, (name, points) in enumerate(curves.items(), start=1):
             y = np.array([ppl if ppl < _BROKEN else math.nan for _, ppl in points])
             x = np.array([100 * level for level, _ in points])
-            series.append(
-                Series(name, x, y, _sign(turn), self.bench.colour(_colour(turn)), "points")
-            )
+            mark = mark_of(turn)
+            colour = self.bench.colour(mark.variable)
+            series.append(Series(name, x, y, mark.marker, colour, "points"))
         look = self.bench.plot_colours
         plot = Plot(tuple(series), x_axis="sparsity %", log=screen.log_axis, window=(0.0, 100.0))
         update_static(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
@@ -143,16 +135,16 @@ measures again.
         update_static(self.query_one("#words", Static), screen.words)
         suggestion, sizes = screen.suggestion, screen.sizes
         rows, left, total = [], 0, 0
-        for turn, name in enumerate(screen.curves):
+        for turn, name in enumerate(screen.curves, start=1):
             target = suggestion.targets.get(name, 0.0) if suggestion else 0.0
-            size = sizes.get(name, 0)
+            size, mark = sizes.get(name, 0), mark_of(turn)
             kept = size - round(target * size)
             left, total = left + kept, total + size
             rows.append(
                 (
                     name,
                     (
-                        Cell(f"{_sign(turn)} {name}", _colour(turn)),
+                        Cell(f"{mark.marker} {name}", mark.variable),
                         Cell(f"{100 * target:5.1f}%", share=target),
                         Cell(numbers.perplexity(screen.cost(name, target))),
                         Cell(f"{kept:,}"),

@@ -19,8 +19,7 @@ from lmbench.jobs.sweeps.status import plotted
 from lmbench.printable import one_line
 from lmbench.report import numbers
 from lmbench.report.plots.draw_in_terminal import draw
-from lmbench.report.plots.series import MARKERS
-from lmbench.tui.bench.run_marks import SERIES_COLOURS
+from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.run_place import where_of
 from lmbench.tui.kit.filter_input import FilterInput
 from lmbench.tui.kit.grid import Grid, GridPanel
@@ -226,9 +225,9 @@ class FrontPanel(ChartPanel):
 
     def _legend(self, width: int) -> Text:
         text = Text(no_wrap=True)
-        for turn, stage in enumerate(self.study.stages):
-            style = self.bench.colour_style(f"series-{turn % SERIES_COLOURS + 1}")
-            text.append(f" {MARKERS[turn % len(MARKERS)]}", style)
+        for turn, stage in enumerate(self.study.stages, start=1):
+            mark = mark_of(turn)
+            text.append(f" {mark.marker}", self.bench.colour_style(mark.variable))
             text.append(f" {stage}")
         text.append(" ◉", self.bench.colour_style("accent"))
         text.append(" chosen")

@@ -20,9 +20,9 @@ from lmbench.jobs.sweeps.status import Setting, SweepStatus, plotted, status_of,
 from lmbench.report import numbers
 from lmbench.report.pareto_front import front_plot
 from lmbench.report.plots.layout import Plot
-from lmbench.report.plots.series import MARKERS, Colour
+from lmbench.report.plots.series import Colour
 from lmbench.session import Session, Status
-from lmbench.tui.bench.run_marks import SERIES_COLOURS
+from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot
 from lmbench.tui.kit.grid import Column, Row
 from lmbench.tui.kit.sort_order import SortOrder
@@ -218,11 +218,10 @@ class Study:
         chosen = self.cursor.setting.runs if self.cursor else ()
         rows = []
         for setting in self.settings:
-            turn = stages.index(setting.stage)
-            tint = f"series-{turn % SERIES_COLOURS + 1}"
+            mark = mark_of(stages.index(setting.stage) + 1)
             here = setting.runs == chosen
-            look = {"marker": "◉" if here else MARKERS[turn % len(MARKERS)]}
-            look["colour"] = colour("accent" if here else tint)  # pyright: ignore[reportArgumentType]
+            sign, tint = ("◉", "accent") if here else (mark.marker, mark.variable)
+            look = {"marker": sign, "colour": colour(tint)}
             rows.append((not here, plotted(setting) | look))
         rows.sort(key=lambda pair: pair[0])
         plot = front_plot([row for _, row in rows], self.split, self.by)
