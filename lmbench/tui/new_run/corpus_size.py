@@ -1,6 +1,6 @@
 """How large a corpus is. Numbering the words of one that is used for the first time takes seconds
 of computing, which a thread would take from the screen: it is done by a process of its own,
-``python -m lmbench.tui.new_run.corpus_size HOME VOCAB [DATA]``.
+``python -m lmbench.tui.new_run.corpus_size HOME VOCAB DATA``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lmbench.corpus.corpus import DEFAULT, open_corpus
+from lmbench.corpus.corpus import default_corpus, open_corpus
 from lmbench.corpus.ids import VocabularyRule
-from lmbench.corpus.sources import PYDOC, REGISTRY, data_folder, has_corpus
+from lmbench.corpus.sources import REGISTRY, data_folder, has_part_of_corpus
 from lmbench.errors import LmbenchError
 from lmbench.session.process import python
 from lmbench.session.store import Home
 
-__all__ = ["CorpusSize", "default_name", "size_of", "size_of_published"]
+__all__ = ["CorpusSize", "size_of"]
 
 # Types, tokens of train and of valid, of corpora that are known by name but are not here yet.
 _PUBLISHED = {
@@ -38,30 +38,17 @@ class CorpusSize:
     missing: bool = False
 
 
-def default_name(home: Home) -> str:
-    """The corpus that is taken where none is named."""
-    return DEFAULT if has_corpus(data_folder(home.path) / DEFAULT) else PYDOC
-
-
-def size_of_published(data: str, home: Home) -> CorpusSize | None:
-    """The size of a corpus that is known by name and is not here; None for any other."""
-    if data in REGISTRY and not has_corpus(data_folder(home.path) / data):
-        return CorpusSize(data, *_PUBLISHED[data], missing=True)
-    return None
-
-
 async def size_of(data: str | None, vocab: VocabularyRule, home: Home) -> CorpusSize:
     """The size of the corpus that ``--data`` names. Fetches nothing.
 
     Raises:
         LmbenchError: there is no such corpus, or it is damaged.
     """
-    missing = size_of_published(data or default_name(home), home)
-    if missing is not None:
-        return missing
-    named = [] if data is None else [data]
+    name = data or default_corpus(home.path)
+    if name in REGISTRY and not has_part_of_corpus(data_folder(home.path) / name):
+        return CorpusSize(name, *_PUBLISHED[name], missing=True)
     process = await asyncio.create_subprocess_exec(
-        *python("lmbench.tui.new_run.corpus_size", str(home.path), vocab, *named),
+        *python("lmbench.tui.new_run.corpus_size", str(home.path), vocab, name),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -74,7 +61,7 @@ async def size_of(data: str | None, vocab: VocabularyRule, home: Home) -> Corpus
     try:
         document = json.loads(output)
     except ValueError:
-        raise LmbenchError(f"corpus {data}: it cannot be looked at") from None
+        raise LmbenchError(f"corpus {name}: it cannot be looked at") from None
     if "error" in document:
         raise LmbenchError(document["error"])
     return CorpusSize(**document)
@@ -82,10 +69,10 @@ async def size_of(data: str | None, vocab: VocabularyRule, home: Home) -> Corpus
 
 def main(arguments: list[str]) -> None:
     """Print the size as JSON; what is wrong with the corpus, as ``{"error": …}``."""
-    home, vocab, *data = arguments
+    home, vocab, data = arguments
     rule: VocabularyRule = "train" if vocab == "train" else "all"
     try:
-        corpus = open_corpus(data[0] if data else None, Path(home), vocab=rule, may_fetch=False)
+        corpus = open_corpus(data, Path(home), vocab=rule, may_fetch=False)
     except LmbenchError as error:
         print(json.dumps({"error": error.message}))
         return

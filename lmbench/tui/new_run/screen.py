@@ -16,6 +16,7 @@ from lmbench.config import CONFIGS, Config, Kind, PruneConfig, TrainConfig, vali
 from lmbench.config.command_line import flag_in
 from lmbench.config.machine import COMPRESSION, DATA, MODEL
 from lmbench.config.training import laid_over
+from lmbench.corpus import default_corpus
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import command_for, inherited_settings, long_enough, run_name
 from lmbench.printable import printable
@@ -30,7 +31,7 @@ from lmbench.tui.kit.make_and_launch import make_and_launch
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
 from lmbench.tui.new_run.about_panel import AboutRun, RunRequest
-from lmbench.tui.new_run.corpus_size import CorpusSize, default_name
+from lmbench.tui.new_run.corpus_size import CorpusSize
 from lmbench.tui.new_run.fields import Setting, problems, settings_of, shown
 from lmbench.tui.new_run.form_lines import (
     ABOUT,
@@ -246,7 +247,7 @@ same.
         self._start_key = start.key if start else None
         self._offered = {view.title: view.key for view in self.parents}
         state = FormState(self._kind, self.settings, self._base(), self.parents, start)
-        return field_specs(state, default_name(self.bench.home))
+        return field_specs(state, default_corpus(self.bench.home.path))
 
     async def _rebuild(self) -> None:
         await self.form.rebuild(self._specs())

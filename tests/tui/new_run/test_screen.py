@@ -31,7 +31,7 @@ from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.form import ChoiceField, FieldSpec, Form
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.main_screen import MainScreen
-from lmbench.tui.new_run.corpus_size import CorpusSize
+from lmbench.tui.new_run.corpus_size import CorpusSize, size_of
 from lmbench.tui.new_run.form_lines import training_of
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.schedule.screen import ScheduleScreen
@@ -655,6 +655,21 @@ async def test_a_corpus_is_looked_at_once_at_a_time_and_again_where_that_failed(
         await press(pilot, "down")
         assert asked == [None, None]
         assert "found now" in words(pilot)
+
+
+async def test_a_corpus_known_by_name_of_which_a_split_is_missing_is_refused_as_starting_does(
+    world, started, monkeypatch
+):
+    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size_of)
+    folder = world.home.path / "data" / "wikitext-2"
+    folder.mkdir(parents=True)
+    (folder / "train.txt").write_text("a b c\n")
+    async with opened(world) as pilot:
+        assert "wikitext-2" in form(pilot).form.specs["data"].placeholder
+        for typed in ("", "wikitext-2"):
+            form(pilot).form.set_value("data", typed)
+            await at_rest(pilot)
+            await until(pilot, lambda: "has no valid.txt and no test.txt" in words(pilot))
 
 
 async def test_ctrl_y_copies_the_command(world, started):

@@ -12,7 +12,7 @@ from pictures import Snap, at_each_size, looks, pressing
 @pytest.fixture(autouse=True)
 def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A corpus of one name, and paths that are the same on every machine."""
-    monkeypatch.setattr("lmbench.tui.new_run.screen.default_name", lambda home: "wikitext-2")
+    monkeypatch.setattr("lmbench.tui.new_run.screen.default_corpus", lambda home: "wikitext-2")
     monkeypatch.chdir(tmp_path)
 
 
