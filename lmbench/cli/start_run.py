@@ -132,16 +132,10 @@ def start(
     Args:
         document: False leaves the JSON document to a caller that has several.
     """
-
-    def begin() -> Run:
-        with launch.all_or_none() as made:
-            made.append(make())
-            launch.start(made[0], queue=detach)
-        return made[0]
-
     if not detach:
-        return work_through(begin, json=json, document=document)
-    run = begin()
+        begun = partial(launch.start_new, make, queue=False)
+        return work_through(begun, json=json, document=document)
+    run = launch.start_new(make)
     if document or not json:
         show = f"`lmbench runs log {shlex.quote(run.ref)} --follow` or `lmbench tui` show it"
         answer(run_document(run), f"{run.ref} is {run.status()}: {show}", json=json)

@@ -10,7 +10,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -39,6 +39,7 @@ __all__ = [
     "resume",
     "start",
     "start_all",
+    "start_new",
     "take_over",
     "why_lost",
 ]
@@ -103,6 +104,14 @@ def all_or_none() -> Iterator[list[Run]]:
                 if run.status() == "queued":
                     delete_run(run)
         raise
+
+
+def start_new(make: Callable[[], Run], *, queue: bool = True) -> Run:
+    """Make a run and start it, or leave none. Raises as `start`."""
+    with all_or_none() as made:
+        made.append(make())
+        start(made[0], queue=queue)
+    return made[0]
 
 
 def leave_queue(runs: Sequence[Run]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -167,10 +168,8 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
         command = command_for(
             "train", FIRST_STEPS.settings, name=FIRST_STEPS.name, session=session.name
         )
-        with launch.all_or_none() as made:
-            made.append(make_run(session, "train", config, name=FIRST_STEPS.name, command=command))
-            launch.start(made[0])
-        return made[0]
+        make = partial(make_run, session, "train", config, name=FIRST_STEPS.name, command=command)
+        return launch.start_new(make)
 
     # -- WikiText-2 ----------------------------------------------------------------------------
 

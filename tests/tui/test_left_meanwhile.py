@@ -17,7 +17,7 @@ from textual.widget import Widget
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs import chains
-from lmbench.session import Home, Run
+from lmbench.session import Home, Run, Session
 from lmbench.session.archive import pack
 from lmbench.tui import welcome_screen
 from lmbench.tui.app import Workbench
@@ -142,6 +142,39 @@ async def test_escape_once_the_run_is_made_cannot_hide_that_it_starts(
         assert bench_of(pilot).selected == "001-train"
         assert pilot.app.screen is there
     assert [run.id for run in started] == [1]
+
+
+@pytest.mark.parametrize(
+    "key, module, making",
+    [
+        ("n", make_and_launch, "make_run"),
+        ("v", make_and_launch, "make_run"),
+        ("N", chains, "make_step"),
+    ],
+)
+async def test_a_run_that_starts_after_another_session_was_opened_leads_to_nothing(
+    lab, started, gate, monkeypatch, key, module, making
+):
+    measure(lab)
+    other = Session(lab.session.path.with_name("other"))
+    shutil.copytree(lab.session.path, other.path)
+    monkeypatch.setattr(module, "check_training", lambda *_, **__: None)
+    gate.hold(monkeypatch, module, making)
+    async with opened(lab, key, run="001-train") as pilot:
+        bench = bench_of(pilot)
+        await press(pilot, "ctrl+s")
+        await until(pilot, gate.reached.is_set)
+        await press(pilot, "escape")
+        bench.change_session(other)
+        await bench.refresh_snapshot()
+        bench.select("001-train")
+        gate.open.set()
+        await pilot.app.workers.wait_for_complete()
+        # A run of the same name, made there.
+        shutil.copytree(started[0].path, other.runs_path / started[0].path.name)
+        await bench.refresh_snapshot()
+        await press(pilot)
+        assert (bench.session, bench.selected) == (other, "001-train")
 
 
 async def test_a_form_that_is_covered_when_its_run_starts_goes_when_it_is_free(

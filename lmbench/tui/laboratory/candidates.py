@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -121,15 +122,12 @@ def start_quantize_run(parent: Run, chosen: Candidate) -> Run:
             given = {"config": name_of_file(path, session.home)}
         config = validate(QuantizeConfig, given)
         command = command_for("quantize", changed_settings(config), parent=parent.ref, name=name)
-        with launch.all_or_none() as made:
-            run = make_run(session, "quantize", config, parent=parent, name=name, command=command)
-            made.append(run)
-            launch.start(run)
+        make = partial(make_run, session, "quantize", config, parent=parent)
+        return launch.start_new(partial(make, name=name, command=command))
     except (LmbenchError, OSError):
         if path is not None:
             path.unlink(missing_ok=True)
         raise
-    return run
 
 
 def _free(folder: Path, stem: str) -> Path:

@@ -15,7 +15,6 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import CHAINS, Chain, Step, chain_steps, queue_chain, seconds_of
 from lmbench.report import numbers
 from lmbench.report.training_speed import Measured
-from lmbench.session import Session
 from lmbench.tui.kit import choices
 from lmbench.tui.kit.background_task import BackgroundTask
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
@@ -263,7 +262,7 @@ machine.
             self.bench.run_worker(self._queue(task, self.chain), exit_on_error=False)
 
     async def _queue(self, task: BackgroundTask, chain: Chain) -> None:
-        session = self.bench.session or self.bench.home.open_session()
+        session = self.bench.session
         doing = "while queueing a chain"
         progress, check = task.progress, task.check
         runs = await task.run(
@@ -273,14 +272,10 @@ machine.
         if not runs:
             self.bench.show_message("nothing was queued")
             return
-        self._opened(session)
-        self.bench.select(runs[0].path.name)
+        if self.bench.session == session:
+            self.bench.select(runs[0].path.name)
         self.bench.show_message(
             f"queued {numbers.plural(len(runs), 'run')}: {runs[0].id} to {runs[-1].id}"
         )
         self.finish()
         await self.bench.refresh_snapshot()
-
-    def _opened(self, session: Session) -> None:
-        if self.bench.session != session:
-            self.bench.attach(session)

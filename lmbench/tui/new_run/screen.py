@@ -370,14 +370,15 @@ same.
     @property
     def command(self) -> str:
         """The command line that starts the same run."""
-        parent = self.origin
-        session = self.bench.session
+        parent, session = self.origin, self.bench.session
+        # The welcome screen opens one before this.
+        assert session is not None
         return command_for(
             self._kind,
             self.given,
             parent=parent.run.ref if parent else None,
             name=self.form.values.get("@name", "").strip() or None,
-            **({"session": session.name} if session else {}),
+            session=session.name,
         )
 
     # -- keys ----------------------------------------------------------------------------------
@@ -454,12 +455,11 @@ same.
         task = self._background = BackgroundTask(self.bench)
         self.bench.show_message("starting …")
         parent, session = self.origin, self.bench.session
+        assert session is not None
         name = self.form.values["@name"].strip() or None
         origin = parent.run if parent else None
         kind, called = self._kind, name or run_name(self._kind, config)
-        make = partial(
-            make_and_launch, self.bench.home, session, kind, config, origin, name, self.command
-        )
+        make = partial(make_and_launch, session, kind, config, origin, name, self.command)
         self.bench.run_worker(self._start(task, make, called), exit_on_error=False)
 
     async def _start(
@@ -470,9 +470,8 @@ same.
         if not isinstance(run, Run):
             self.bench.show_message("not started")
             return
-        if self.bench.session != run.session:
-            self.bench.attach(run.session)
-        self.bench.select(run.path.name)
+        if self.bench.session == run.session:
+            self.bench.select(run.path.name)
         done = "queued" if self.bench.snapshot.current is not None else "started"
         self.bench.show_message(f"{done} {run.id} {printable(called)}")
         if not self.gone:

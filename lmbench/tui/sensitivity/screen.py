@@ -262,7 +262,8 @@ class SensitivityScreen(BenchScreen[None]):
         if not isinstance(run, Run):
             self.bench.show_message("not started")
             return
-        self.bench.select(run.path.name)
+        if self.bench.session == run.session:
+            self.bench.select(run.path.name)
         self.bench.show_message(f"run {run.id} prunes {subject.title} as suggested")
         self.finish()
         await self.bench.refresh_snapshot()
@@ -313,15 +314,9 @@ def _measure(parent: Run) -> Run:
     """In a thread."""
     from lmbench.jobs import launch
 
-    config = SensitivityConfig()
-    command = command_for("sensitivity", {}, parent=parent.ref)
-    with launch.all_or_none() as made:
-        run = parent.session.new_run(
-            config, "sensitivity", name="sensitivity", parent=parent, command=command
-        )
-        made.append(run)
-        launch.start(run)
-    return run
+    command, new_run = command_for("sensitivity", {}, parent=parent.ref), parent.session.new_run
+    make = partial(new_run, SensitivityConfig(), "sensitivity", name="sensitivity")
+    return launch.start_new(partial(make, parent=parent, command=command))
 
 
 def _settings(parent: Run) -> PruneConfig:
@@ -343,5 +338,4 @@ def _prune(parent: Run, suggestion: Suggestion, group: str, task: BackgroundTask
     config = _settings(parent).model_copy(update={"compress": path})
     given = {k: v for k, v in changed_settings(config).items() if k == "compress"}
     command = command_for("prune", given, parent=parent.ref)
-    home, session = parent.home, parent.session
-    return make_and_launch(home, session, "prune", config, parent, None, command, task)
+    return make_and_launch(parent.session, "prune", config, parent, None, command, task)

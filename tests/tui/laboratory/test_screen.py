@@ -109,7 +109,7 @@ async def test_the_arrows_move_over_candidates_that_came_while_the_panel_had_the
 
 
 async def test_a_run_of_a_candidate_that_cannot_be_started_leaves_nothing(lab, monkeypatch):
-    def fails(run: Run) -> None:
+    def fails(run: Run, **_: object) -> None:
         raise LmbenchError("no supervisor")
 
     monkeypatch.setattr("lmbench.jobs.launch.start", fails)

@@ -102,7 +102,7 @@ async def test_what_covers_the_screen_when_a_start_ends_stays(lab, started, monk
 
 
 async def test_a_measurement_that_cannot_be_started_leaves_no_run(lab, monkeypatch):
-    def fails(run: Run) -> None:
+    def fails(run: Run, **_: object) -> None:
         raise LmbenchError("no supervisor")
 
     monkeypatch.setattr("lmbench.jobs.launch.start", fails)
