@@ -125,12 +125,9 @@ class Workbench(Bench):
             self.push_screen(dialog)
 
     def get_driver_class(self) -> type[Driver]:
-        taken = super().get_driver_class()
-        if sys.platform == "win32":
-            return taken
         from lmbench.tui.kit.driver import resilient_driver
 
-        return resilient_driver(taken)
+        return resilient_driver(super().get_driver_class())
 
     # -- keys of everywhere --------------------------------------------------------------------
 

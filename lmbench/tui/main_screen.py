@@ -129,9 +129,6 @@ class MainScreen(BenchScreen[None]):
     def narrow(self) -> bool:
         return self.has_class("-narrow")
 
-    def panel(self, name: str) -> Panel:
-        return self.query_one(f"#{name}", Panel)
-
     def watch_lower(self) -> None:
         self.bench.remember("lower", self.lower)
         self._arrange()

@@ -150,9 +150,6 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         return "the table has no lines"
 
-    def action_open(self) -> None:
-        self.query_one(Grid).action_open()
-
     def action_sort(self) -> None:
         names = [name for name, _ in self._columns]
         self.compared.order.turn(names[i] for i in self.query_one(Grid).shown_columns)

@@ -14,7 +14,7 @@ from lmbench.report.compare import ADAPTED, COLUMNS, Comparison, runtime_table
 from lmbench.report.pareto_front import front_plot, fronts_of
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour
-from lmbench.report.runtime_table import scored_text
+from lmbench.report.runtime_table import runtime_cell, scored_text
 from lmbench.report.tables import PART_SIGN, size_sign
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.kit.grid import Cell, Row
@@ -160,25 +160,17 @@ class Compared:
     def _runtime(
         self, row: dict[str, Any], name: str, fastest: dict[str, Any], most: dict[str, Any]
     ) -> tuple[Cell, ...]:
-        model = row["model"]
-        ms = Cell(_written(row, "ms", "{:.3f}"), _tint(row.get("ms"), fastest.get(model)))
-        rate = Cell(
-            _written(row, "tokens_per_s", "{:,.0f}"),
-            _tint(row.get("tokens_per_s"), most.get(model)),
-        )
+        best = {"ms": fastest.get(row["model"]), "tokens_per_s": most.get(row["model"])}
+        speeds = ("ms", "ms_p95", "step_vs_naive", "step_vs_fp32")
+        speeds += ("tokens_per_s", "score_vs_naive", "score_vs_fp32")
         return (
             _name(row, name),
             Cell(printable(str(row["runtime"]))),
-            Cell(numbers.size(row.get("disk")) or _NONE),
-            Cell(numbers.size(row.get("numbers")) or _NONE),
-            Cell(numbers.size(row.get("peak")) or _NONE),
-            ms,
-            Cell(_written(row, "ms_p95", "{:.3f}")),
-            Cell(_written(row, "step_vs_naive", "{:.1f}")),
-            Cell(_written(row, "step_vs_fp32", "{:.1f}")),
-            rate,
-            Cell(_written(row, "score_vs_naive", "{:.1f}")),
-            Cell(_written(row, "score_vs_fp32", "{:.1f}")),
+            *(Cell(numbers.size(row.get(key)) or _NONE) for key in ("disk", "numbers", "peak")),
+            *(
+                Cell(runtime_cell(key, row.get(key)) or _NONE, _tint(row.get(key), best.get(key)))
+                for key in speeds
+            ),
             Cell(_precise(row.get("ppl"))),
             Cell(_written(row, "tokens", "{:,}")),
         )

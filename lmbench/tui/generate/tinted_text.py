@@ -174,10 +174,6 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
     class Chosen(Message):
         """The word under the cursor is to be replaced."""
 
-        def __init__(self, view: TintedText) -> None:
-            super().__init__()
-            self.view = view
-
     class Left(Message):
         """Upwards, out of the text."""
 
@@ -306,7 +302,7 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
         self.put_cursor(min(written, key=lambda p: abs(p.column - column)).index)
 
     def action_choose(self) -> None:
-        self.post_message(self.Chosen(self))
+        self.post_message(self.Chosen())
 
     def action_leave(self) -> None:
         self.put_cursor(None)

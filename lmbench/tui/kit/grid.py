@@ -263,3 +263,6 @@ class GridPanel(Panel):
         update_static(nothing, words)
         if focused:
             (grid if shown else self).focus()
+
+    def action_open(self) -> None:
+        self.query_one(Grid).action_open()

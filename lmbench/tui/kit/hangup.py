@@ -19,8 +19,6 @@ def exit_on_signals(leave: Callable[[int], object]) -> None:
 
     Their default ends the process at once and leaves the terminal in raw mode.
     """
-    if sys.platform == "win32":
-        return
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):
         try:

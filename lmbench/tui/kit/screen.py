@@ -58,6 +58,9 @@ class BenchScreen(Screen[T], Guarded):
         super().__init__(*arguments, **named)
         self._compositor = FrugalCompositor()
 
+    def panel(self, name: str) -> Panel:
+        return self.query_one(f"#{name}", Panel)
+
     def post_message(self, message: Message) -> bool:
         # Textual sends the screen a message for each widget that is to be painted.
         if isinstance(message, Update) and self._thread_id == threading.get_ident():

@@ -5,11 +5,11 @@ It holds for one model: by `stamp` (`laboratory_messages.stamp_of`) another one 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from lmbench.report.numbers import as_float
 from lmbench.tui.laboratory.candidates import Candidate, are_settings, from_json, to_json
 from lmbench.tui.laboratory.quantization_settings import Settings
 
@@ -84,10 +84,9 @@ def _scores(document: Any) -> dict[str, dict[float, PrunedScore]]:
     found: dict[str, dict[float, PrunedScore]] = {}
     for target, rows in document.items() if isinstance(document, dict) else ():
         for row in rows if isinstance(rows, list) else ():
-            numbers = isinstance(row, list) and all(isinstance(n, int | float) for n in row)
-            if not numbers or len(row) != 4 or not math.isfinite(row[1]):
+            figures = [as_float(number) for number in row] if isinstance(row, list) else []
+            if len(figures) != 4 or None in figures or (level := _level(row[0])) is None:
                 continue
-            if (level := _level(row[0])) is not None:
-                score = PrunedScore(float(row[1]), int(row[2]), int(row[3]))
-                found.setdefault(target, {})[level] = score
+            score = PrunedScore(float(row[1]), int(row[2]), int(row[3]))
+            found.setdefault(target, {})[level] = score
     return found

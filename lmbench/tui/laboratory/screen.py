@@ -226,9 +226,6 @@ the next panel.
 
     # -- keys ----------------------------------------------------------------------------------
 
-    def panel(self, name: str) -> Panel:
-        return self.query_one(f"#{name}", Panel)
-
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         match action:
             case "published" | "preset":

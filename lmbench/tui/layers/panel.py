@@ -178,9 +178,6 @@ run none): the distribution of its weights, its gates, its sparsity over time.
     def on_grid_moved(self) -> None:
         self.refresh_bindings()
 
-    def action_open(self) -> None:
-        self.query_one(Grid).action_open()
-
     @on(Grid.Opened)
     def _open(self, event: Grid.Opened) -> None:
         view = self.bench.selected_run

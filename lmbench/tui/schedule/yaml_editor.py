@@ -63,8 +63,8 @@ class YamlEditor(TextArea, GuardedWidget):  # pyright: ignore[reportIncompatible
     # Coloured before `__init__` is through, so it stands on the class.
     _problems: frozenset[int] = frozenset()
 
-    def __init__(self, text: str = "") -> None:
-        super().__init__(text, show_line_numbers=True, soft_wrap=False, tab_behavior="focus")
+    def __init__(self) -> None:
+        super().__init__(show_line_numbers=True, soft_wrap=False, tab_behavior="focus")
         self.cursor_blink = False
 
     def on_mount(self) -> None:

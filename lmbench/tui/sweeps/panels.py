@@ -144,9 +144,6 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return self.study.state is not None
 
-    def action_open(self) -> None:
-        self.query_one(Grid).action_open()
-
     def action_filter(self) -> None:
         self.query_one(FilterInput).open()
 

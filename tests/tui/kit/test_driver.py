@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import pytest
-
-if sys.platform == "win32":
-    pytest.skip("the driver is POSIX's", allow_module_level=True)
-
 from driving import settled, until
 from textual.events import Key
 

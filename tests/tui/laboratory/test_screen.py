@@ -690,3 +690,10 @@ async def test_a_key_of_another_panel_says_that_tab_goes_there(lab):
     async with opened(lab, "l", "right_square_bracket") as pilot:
         said = bench_of(pilot).recent_message
         assert said == "] is a key of Prune at once: tab goes from panel to panel"
+
+
+@pytest.mark.parametrize("count", [float("inf"), 10**400, "9", None, True])
+def test_a_remembered_score_with_a_number_that_is_none_is_left_out(count):
+    saved = {"stamp": 7, "pruned": {"model": [[0.5, 99.0, 10, count], [0.6, 98.0, 10, 20]]}}
+    found = SavedState.from_json(saved, 7).pruned
+    assert {target: list(scores) for target, scores in found.items()} == {"model": [0.6]}
