@@ -78,7 +78,7 @@ def test_the_file_has_the_very_weights_that_were_evaluated(tmp_path, kind, bits,
         wanted = model.get_submodule(place).weight
         assert isinstance(wanted, torch.Tensor)
         assert np.array_equal(file.dense(name), wanted.numpy())
-    assert "decoder.weight" not in file.names
+    assert "decoder.weight" not in file.specs
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4])
@@ -179,7 +179,7 @@ def test_compressed_codes_are_interleaved_and_the_same(tmp_path, bits, zeros):
     plain = packed(tmp_path / "plain.lmpack", model)
     small = packed(tmp_path / "small.lmpack", model, config=PackConfig(zstd=True))
     before, after = open_packed(tmp_path / "plain.lmpack"), open_packed(tmp_path / "small.lmpack")
-    for name in before.names:
+    for name in before.specs:
         for part, values in before.tensor(name).parts.items():
             assert np.array_equal(after.tensor(name).parts[part], values)
     document = open_container(tmp_path / "small.lmpack").metadata["tensors"]

@@ -198,7 +198,7 @@ def test_compression_changes_the_bytes_and_nothing_that_is_stored(tmp_path):
     a, b = (open_packed(tmp_path / f"{zstd}.lmpack") for zstd in (True, False))
     assert a.path.read_bytes() != b.path.read_bytes()
     assert (a.specs, a.vocabulary, a.about) == (b.specs, b.vocabulary, b.about)
-    for name in a.names:
+    for name in a.specs:
         ours, theirs = a.tensor(name).parts, b.tensor(name).parts
         assert all(np.array_equal(ours[part], theirs[part]) for part in theirs)
 
