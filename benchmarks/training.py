@@ -91,13 +91,21 @@ def plain_step(model: RNNModel, source: Tensor) -> Step:
     return step
 
 
-def our_step(model: RNNModel, source: Tensor, precision: Precision, way: str, samples: int) -> Step:
+def our_step(
+    model: RNNModel,
+    source: Tensor,
+    precision: Precision,
+    way: str,
+    samples: int,
+    teacher_samples: int,
+) -> Step:
     """What `lmbench train` does with a batch, by its own trainer, which writes nothing here.
 
     Args:
         way: a recipe, or a preset schedule under which `plain` trains; with "+teacher" another
-            model of its shape teaches it, with "+sampled" some words alone have gradients.
-        samples: how many a position.
+            model of its shape teaches it, with "+drawn" by words that are known already, with
+            "+sampled" some words alone have gradients.
+        samples, teacher_samples: how many words a position.
     """
     way, *also = way.split("+")
     samples *= "sampled" in also
@@ -112,11 +120,16 @@ def our_step(model: RNNModel, source: Tensor, precision: Precision, way: str, sa
     regularisation = Regularisation.of(config)
     loss = DecoderLoss(precision, into_grad=True, samples=samples)
     objective: Objective = CrossEntropy(loss, regularisation)
-    if "teacher" in also:
+    if {"teacher", "drawn"} & set(also):
         teacher = RNNModel(
             model.rnn_type, model.ntoken, config.emsize, config.nhid, 2, DROPOUT, config.tied
         ).to(source.device)
-        objective = Distillation(teacher, 1.0, 0.5, regularisation, loss)
+        drawn, rows = teacher_samples * ("drawn" in also), len(source)
+        objective = Distillation(teacher, 1.0, 0.5, regularisation, loss, samples=drawn, rows=rows)
+        if drawn:
+            objective.start_epoch(BATCH)
+            objective._words.copy_(torch.randint(model.ntoken, objective._words.shape))
+            objective._drawn = rows
     trainer = Trainer(
         model,
         Splits(source, source, source),
@@ -164,7 +177,9 @@ def serve(side: str, args: argparse.Namespace) -> None:
     ).to(device)
     model.train()
     step = (
-        our_step(model, source, precision, way or "plain", args.gradient_samples)
+        our_step(
+            model, source, precision, way or "plain", args.gradient_samples, args.teacher_samples
+        )
         if precision
         else plain_step(model, source)
     )
@@ -257,7 +272,8 @@ class Side:
 
 def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     """All sides in turns; gives the document that is printed."""
-    taught = [f"{way}+teacher" for way in ("plain", *args.schedule)] if args.teacher else []
+    by = [*["teacher"] * args.teacher, *["drawn"] * bool(args.teacher_samples)]
+    taught = [f"{way}+{teacher}" for way in ("plain", *args.schedule) for teacher in by]
     sampled = [f"{way}+sampled" for way in ("plain", *taught)] if args.gradient_samples else []
     # Without its products a step in bf16 takes seconds, which would keep the others waiting.
     lacking = args.device == "cpu" and onednn_lacks_bf16()
@@ -357,6 +373,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--teacher", action="store_true", help="also with a teacher, of the same shape"
+    )
+    parser.add_argument(
+        "--teacher-samples", type=int, default=0, help="also with so many words of that teacher's"
     )
     parser.add_argument(
         "--gradient-samples", type=int, default=0, help="also with so many words a position"

@@ -136,6 +136,7 @@ def write_new(flag: str, place: Path, data: bytes, *, kept: Path | None = None) 
 _NEEDS = {
     "distill_temp": "teacher",
     "distill_weight": "teacher",
+    "teacher_samples": "teacher",
     "cache_theta": "cache",
     "cache_lambda": "cache",
     "dynamic_lr": "dynamic",

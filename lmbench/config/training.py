@@ -344,6 +344,16 @@ class TrainConfig(ModelConfig, MachineConfig):
     distill_weight: float = setting(
         0.5, "weight of the teacher's part in the loss", group=COMPRESSION, ge=0.0, le=1.0
     )
+    teacher_samples: int = setting(
+        0,
+        "let so many words, drawn in the first epoch, stand for each of the teacher's predictions: "
+        "right on average, and from the second epoch on a step takes hardly longer than without "
+        "a teacher; 32 is enough (0 = the teacher predicts at each step)",
+        group=COMPRESSION,
+        ge=0,
+        le=4096,
+        unit="words",
+    )
     log_interval: int = setting(
         200, "batches between two lines of the log", group=OUTPUT, ge=1, le=10**9, unit="batches"
     )
@@ -374,6 +384,12 @@ class TrainConfig(ModelConfig, MachineConfig):
             raise LmbenchError(
                 f"--gradient-samples {self.gradient_samples}: --precision exact has the gradient "
                 "of all words: use --gradient-samples 0, or another precision"
+            )
+        if self.teacher_samples and self.distill_temp != 1.0:
+            raise LmbenchError(
+                f"--teacher-samples {self.teacher_samples}: words are drawn at temperature 1 "
+                f"alone: use --distill-temp 1 in place of {self.distill_temp:g}, or "
+                "--teacher-samples 0"
             )
         if self.processes > 1:
             self._check_shares()

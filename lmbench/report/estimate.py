@@ -43,7 +43,7 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     step's are the logits of one window (a long one, where they differ), kept once (and those of a
     teacher), the layers' activations and, where their number is set, what each thread of the
     decoder's kernel has for itself (on AMX; see `lmbench.training.loss`). A teacher's weights are
-    not counted.
+    not counted, nor the words that are drawn from what it predicts of the text.
     """
     gates, e, h = GATES[config.model], config.emsize, config.nhid
     shapes = config.parameter_shapes(ntoken).values()
@@ -55,7 +55,8 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     # Those that words are drawn from, where they are, are not rounded.
     logit = 2 if config.precision == "bf16" and not config.gradient_samples else _FLOAT
     # A teacher's, and at another temperature the student's softened ones.
-    logits = 1 + (config.teacher is not None) * (1 + (config.distill_temp != 1.0))
+    whole = config.teacher is not None and not config.teacher_samples
+    logits = 1 + whole * (1 + (config.distill_temp != 1.0))
     terms = 1 if config.precision == "bf16" else 3
     # A gradient of the hidden rows, and a group of words packed: their gradients twice, and they.
     seen = e if config.projection else h

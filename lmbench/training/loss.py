@@ -62,7 +62,7 @@ from lmbench.model.device import widest
 from lmbench.training import decoder_products, native
 from lmbench.training.precision import Precision
 
-__all__ = ["ROWS_TIMES_WORDS", "DecoderLoss", "Teacher", "sum_nll"]
+__all__ = ["ROWS_TIMES_WORDS", "DecoderLoss", "DrawnWords", "Teacher", "add_rows", "sum_nll"]
 
 # Logits held at a time: 1,008 rows of 33,278 words, 134 MB in fp32. A window of the default size
 # goes through in one slice, which is fastest; a long or wide one is kept from filling the memory.
@@ -104,6 +104,37 @@ class Teacher:
         return torch.softmax(logits, 1, out=logits)
 
 
+@dataclass(frozen=True)
+class DrawnWords:
+    """Words drawn from what a teacher predicts of a window, which stand for all that it predicts.
+
+    The gradients are those of ``(1 - share) * CE + share * KL(teacher || student)`` on average over
+    the draws (Anshumann et al. 2025, arXiv 2503.16870).
+
+    Args:
+        words: ids [N, count], as often as they were drawn.
+        share: the teacher's weight, in [0, 1].
+    """
+
+    words: Tensor
+    share: float
+
+    def pull(
+        self, gradients: tuple[Tensor, Tensor, Tensor], hidden: Tensor, weight: Tensor, to: Tensor
+    ) -> None:
+        """Gradients of the mean cross-entropy with the targets `to` [N] become the blend's."""
+        rows, count = self.words.shape
+        words = torch.cat((to[:, None], self.words), 1)
+        parts = torch.full((rows, count + 1), -self.share / (rows * count), device=to.device)
+        parts[:, 0] = self.share / rows
+        of_hidden, of_weight, of_bias = gradients
+        weight, hidden, parts = weight.detach(), hidden.detach().to(weight.dtype), parts.to(weight)
+        of_hidden += F.embedding_bag(words, weight, mode="sum", per_sample_weights=parts)
+        added = (hidden[:, None] * parts[:, :, None]).flatten(0, 1)
+        add_rows(of_weight, words.flatten(), added)
+        add_rows(of_bias, words.flatten(), parts.flatten())
+
+
 class DecoderLoss:
     """The mean cross-entropy of a linear decoder, differentiable, fused with its backward.
 
@@ -120,8 +151,8 @@ class DecoderLoss:
             weight with hooks, which would not see that, gets its gradient through autograd.
 
     Attributes:
-        teacher: of the next window. The loss stays the cross-entropy; only its gradients are
-            those of the blend.
+        teacher, drawn: of the next window, one of them. The loss stays the cross-entropy; only its
+            gradients are those of the blend.
     """
 
     def __init__(
@@ -131,6 +162,7 @@ class DecoderLoss:
         self.samples = samples
         self.precision: Precision = precision
         self.teacher: Teacher | None = None
+        self.drawn: DrawnWords | None = None
         self._buffers: dict[str, Tensor] = {}
         # Held here too, so that autograd sees them in use and copies instead of making one of
         # them a parameter's `.grad`, which the next call would then overwrite.
@@ -181,6 +213,8 @@ class _Fused(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             done = _forward_native(owner, hidden, weight, bias, targets)
             loss, gradients = done or run(owner, hidden, weight, bias, targets)
+            if owner.drawn:
+                owner.drawn.pull(gradients, hidden, weight, targets)
         owner._gradients = ctx.gradients = gradients
         return loss
 
@@ -417,6 +451,15 @@ def _grade(
     if teacher is not None:
         wanted = teacher.probabilities(part, p.dtype)
         p[:, : wanted.size(1)].sub_(wanted, alpha=share * factor)
+
+
+def add_rows(into: Tensor, rows: Tensor, values: Tensor) -> None:
+    """Add values to the rows [N] of `into` (V, …), in the same order on every run."""
+    if into.device.type == "cuda":
+        # index_add_ there adds in whatever order the threads come; this one sorts first.
+        into.index_put_((rows,), values, accumulate=True)
+    else:
+        into.index_add_(0, rows, values)
 
 
 @torch.no_grad()

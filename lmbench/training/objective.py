@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from lmbench.model.device import widest
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training.cuda_graph import GraphedGradients
-from lmbench.training.loss import DecoderLoss, sum_nll
+from lmbench.training.loss import DecoderLoss, add_rows, sum_nll
 from lmbench.training.lstm import in_bf16
 from lmbench.training.regularisation import OFF, Regularisation
-from lmbench.training.step import add_rows, as_fp32, compute_gradients, features, minimised
+from lmbench.training.step import as_fp32, compute_gradients, features, minimised
 
 __all__ = [
     "Adjust",

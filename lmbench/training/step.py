@@ -27,12 +27,11 @@ from torch.autograd.graph import increment_version
 from lmbench.distiller.modules import ModularRecurrent
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training import lstm
-from lmbench.training.loss import DecoderLoss
+from lmbench.training.loss import DecoderLoss, add_rows
 from lmbench.training.precision import Precision
 from lmbench.training.regularisation import OFF, Regularisation, at_least_fp32, torch_layer
 
 __all__ = [
-    "add_rows",
     "as_fp32",
     "clipped_update",
     "clipping_factor",
@@ -163,15 +162,6 @@ def compute_gradients(
             encoder.grad = torch.zeros_like(encoder)
         add_rows(encoder.grad, input.reshape(-1), embedded.grad.flatten(0, 1))
     return value.detach(), as_fp32(detach(state))
-
-
-def add_rows(into: Tensor, rows: Tensor, values: Tensor) -> None:
-    """Add values [N, E] to the rows [N] of `into` [V, E], in the same order on every run."""
-    if into.device.type == "cuda":
-        # index_add_ there adds in whatever order the threads come; this one sorts first.
-        into.index_put_((rows,), values, accumulate=True)
-    else:
-        into.index_add_(0, rows, values)
 
 
 def as_fp32(hidden: Hidden) -> Hidden:

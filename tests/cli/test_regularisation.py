@@ -72,7 +72,7 @@ def test_a_run_has_the_regularisation_of_its_settings(precision: Any, kind: type
     )
     unused: Any = type("Unused", (), {"home": None, "session": type("", (), {"name": ""})})
     objective: Any
-    objective, _ = build_objective(unused, config, unused, "fp32", torch.device("cpu"))
+    objective, _ = build_objective(unused, config, unused, "fp32", torch.device("cpu"), 0)
     assert type(objective) is kind
     wanted = Regularisation(0.0, 0.1, 0.2, dropoute=0.3, wdrop=0.4, alpha=0.5, beta=0.6)
     assert objective._regularisation == wanted

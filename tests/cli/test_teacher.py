@@ -52,6 +52,18 @@ def test_a_smaller_student_learns_from_a_run(home: Home, capsys: Capture) -> Non
     assert taught["valid_ppl"] == pytest.approx(alone["valid_ppl"], rel=0.5)
 
 
+def test_words_drawn_once_teach_as_the_teacher_does(home: Home, capsys: Capture) -> None:
+    shape = ("--emsize", "12", "--nhid", "12", "--epochs", "2", "--threads", "1", "--lr", "1")
+    student = ("train", "--data", "tiny", *shape, "--teacher", "1", "--distill-weight", "0.9")
+    whole, drawn = (answer(capsys, *student, "--teacher-samples", n) for n in ("0", "32"))
+    assert drawn["valid_ppl"] != whole["valid_ppl"]
+    assert drawn["valid_ppl"] == pytest.approx(whole["valid_ppl"], rel=0.05)
+    assert lmbench([*student, "--teacher-samples", "8", "--distill-temp", "2"]) != 0
+    assert "--teacher-samples 8: words are drawn at temperature 1" in capsys.readouterr().err
+    assert lmbench(["train", "--data", "tiny", *SMALL, "--teacher-samples", "8"]) != 0
+    assert "does nothing without --teacher" in capsys.readouterr().err
+
+
 def test_a_teacher_is_the_run_that_was_meant_when_the_student_was_made(
     home: Home, capsys: Capture
 ) -> None:
@@ -166,5 +178,5 @@ def test_a_teacher_that_has_trained_on_since_is_warned_of_when_the_student_is_re
             weights["decoder.bias"] += 0.1
             save_file(weights, model)
         job = Job(run, run.read(), config, resuming=attempt > 0)
-        _, said = build_objective(job, config, corpus, "fp32", torch.device("cpu"))
+        _, said = build_objective(job, config, corpus, "fp32", torch.device("cpu"), 0)
         assert (said is not None) == (attempt == 2)

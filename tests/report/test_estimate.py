@@ -55,6 +55,7 @@ def test_a_teachers_predictions_of_a_window_are_counted() -> None:
     assert estimate(config(teacher="1"), 33_278).bytes - alone == logits
     softened = config(teacher="1", distill_temp=2.0)
     assert estimate(softened, 33_278).bytes - alone == 2 * logits
+    assert estimate(config(teacher="1", teacher_samples=32), 33_278).bytes == alone
 
 
 @given(

@@ -13,7 +13,8 @@ from lmbench.config import TrainConfig
 from lmbench.corpus.batches import windows
 from lmbench.distiller.quantization import QuantAwareTrainRangeLinearQuantizer
 from lmbench.model import Hidden, RNNModel, build_model, detach
-from lmbench.training.distillation import Distillation
+from lmbench.training.distillation import Distillation, draw_words
+from lmbench.training.loss import DecoderLoss, DrawnWords, Teacher
 
 WORDS = 40
 STEPS, BATCH = 25, 8
@@ -204,3 +205,96 @@ def test_a_student_of_few_bits_learns_by_its_image_which_is_made_once_a_window(w
         found["coded"]["rnn.cells.1.fc_gate_h.float_weight"],
         found["plain"]["rnn.weight_hh_l1"],
     )
+
+
+def predicting(counts: Tensor) -> Teacher:
+    """A teacher that predicts each word of a row [N, V] in proportion to its count."""
+    eye = torch.eye(len(counts), dtype=torch.float64)
+    weight = counts.double().log().clamp(min=-100).T
+    return Teacher(eye, weight, torch.zeros(counts.shape[1]).double(), 1.0, 0.7)
+
+
+def test_words_are_drawn_as_often_as_they_are_likely() -> None:
+    torch.manual_seed(3)
+    counts = torch.randint(1, 9, (20, 50))
+    counts[:, 11] = 0
+    likely = counts / counts.sum(1, keepdim=True)
+    sums = torch.zeros(20, 50)
+    for _ in range(400):
+        words = draw_words(predicting(counts), 16)
+        assert words.shape == (20, 16)
+        often = torch.zeros(20, 50).scatter_add_(1, words, torch.ones(20, 16))
+        assert bool(((often - 16 * likely).abs() < 1).all())
+        sums += often
+    # A word is among them or not: the deviation of its share is at most a half of 400 draws' root.
+    assert float((sums / 400 - 16 * likely).abs().max()) < 5 * 0.5 / 20
+    assert not sums[:, 11].any()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_gradient_of_drawn_words_is_the_teachers_where_they_are_in_its_proportions(
+    precision, monkeypatch
+) -> None:
+    monkeypatch.setattr("lmbench.training.distillation._AT_ONCE", 200)
+    torch.manual_seed(4)
+    # Of so many words that the compiled kernel takes them, 64 have a chance at each position.
+    rows, words, count = 40, 600, 128
+    counts = torch.zeros(rows, words, dtype=torch.long)
+    counts.scatter_(1, torch.rand(rows, words).argsort(1)[:, :64], 2)
+    exact = predicting(counts)
+    hidden, weight, bias = (t.float() for t in (exact.hidden, exact.weight, exact.bias))
+    drawn = DrawnWords(draw_words(exact, count), 0.7)
+    operands = [torch.randn(rows, 12), torch.randn(words, 12), torch.randn(words)]
+    targets = torch.randint(words, (rows,))
+    found = []
+    for teacher, words_of_it in ((Teacher(hidden, weight, bias, 1.0, 0.7), None), (None, drawn)):
+        loss = DecoderLoss(precision)
+        loss.teacher, loss.drawn = teacher, words_of_it
+        given = [t.clone().requires_grad_() for t in operands]
+        value = loss(given[0], given[1], given[2], targets)
+        (3 * value).backward()
+        found.append((value.detach(), *(t.grad for t in given)))
+    for one, other in zip(*found, strict=True):
+        assert float((one - other).norm()) < (1e-5 if precision == "fp32" else 1e-2) * one.norm()
+
+
+def test_drawn_words_teach_what_the_teacher_predicts(window) -> None:
+    student, teacher = small(), small(seed=1)
+    whole = Distillation(teacher, 1.0, 0.8)
+    drawn = Distillation(teacher, 1.0, 0.8, samples=4096, rows=STEPS)
+    for one in (whole, drawn):
+        one.start_epoch(BATCH)
+    loss, wanted, _ = gradients(whole, student, window)
+    same, found, _ = gradients(drawn, student, window)
+    assert same == pytest.approx(loss)
+    for name, gradient in wanted.items():
+        assert float((found[name] - gradient).norm()) < 5e-3 * float(gradient.norm())
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_teacher_reads_the_text_once_where_words_are_drawn(kind, window, monkeypatch) -> None:
+    """Later windows have the same words, however they are cut and wherever the run was resumed."""
+    teacher, student = small(kind, seed=1), small()
+    ids = torch.cat((window[0], window[1].view(STEPS, BATCH)[-1:]))
+
+    def learn(taught: Distillation, start: int, stop: int) -> Tensor:
+        cut = ids[start:stop], ids[start + 1 : stop + 1].flatten()
+        return gradients(taught, student, cut)[1]["decoder.bias"]
+
+    one = Distillation(teacher, 1.0, 0.5, samples=8, rows=STEPS + 1)
+    assert one.tensors() == {}
+    one.start_epoch(BATCH)
+    learn(one, 0, 10)
+    kept = {name: tensor.clone() for name, tensor in one.tensors().items()}
+    generator = torch.get_rng_state()
+    first = learn(one, 10, STEPS)
+    other = Distillation(copy.deepcopy(teacher), 1.0, 0.5, samples=8, rows=STEPS + 1)
+    other.load_tensors(kept)
+    torch.set_rng_state(generator)
+    assert torch.equal(learn(other, 10, STEPS), first)
+    monkeypatch.setattr(Distillation, "_read", lambda *_: pytest.fail("the teacher reads again"))
+    for taught in (one, other):
+        taught.start_epoch(BATCH)
+        learn(taught, 0, 7)
+        learn(taught, 7, 10)
+        assert torch.equal(learn(taught, 10, STEPS), first)

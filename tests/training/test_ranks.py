@@ -90,6 +90,7 @@ def train(
     *,
     schedule: dict[str, Any] | None = None,
     teacher: bool = False,
+    samples: int = 0,
     resume: bool = False,
     stop_after: int | None = None,
     device: str = "cpu",
@@ -104,7 +105,10 @@ def train(
     loss = DecoderLoss("fp32", into_grad=True)
     objective: Objective = CrossEntropy(loss, Regularisation.of(config))
     if teacher:
-        objective = Distillation(build_model(config, WORDS).to(device), 2.0, 0.5)
+        taught = build_model(config, WORDS).to(device)
+        rows = len(batchify(text(700).numpy(), config.batch_size))
+        temperature = 1.0 if samples else 2.0
+        objective = Distillation(taught, temperature, 0.5, samples=samples, rows=rows)
     model = build_model(config, WORDS).to(device)
     ranks.begin(model, config.seed)
     optimizer = build_optimizer(model, config)
@@ -200,6 +204,7 @@ def test_two_processes_train_as_one_does_on_the_same_batches(
     [
         pytest.param({"schedule": AGP}, id="pruned"),
         pytest.param({"teacher": True}, id="taught"),
+        pytest.param({"teacher": True, "samples": 4}, id="taught by drawn words"),
         pytest.param({"bptt_spread": 2.0, "wdrop": 0.4, "dropouti": 0.3}, id="regularised"),
         pytest.param({"nonmono": 0, "lr": 40.0, "decay": 1.0, "epochs": 5}, id="averaged"),
     ],

@@ -167,7 +167,8 @@ def _train(
             trained = {} if plain is trainer.model else trainer.model.state_dict()
             _note_size(job, plain, trained, corpus)
 
-    objective, of_teacher = build_objective(job, config, corpus, precision, device)
+    rows = len(splits.train)
+    objective, of_teacher = build_objective(job, config, corpus, precision, device, rows)
     trainer = Trainer(
         model,
         splits,
@@ -263,9 +264,18 @@ def _note_size(job: Job, plain: RNNModel, trained: Mapping[str, Tensor], corpus:
 
 
 def build_objective(
-    job: Job, config: TrainConfig, corpus: Corpus, precision: Precision, device: torch.device
+    job: Job,
+    config: TrainConfig,
+    corpus: Corpus,
+    precision: Precision,
+    device: torch.device,
+    rows: int,
 ) -> tuple[Objective, str | None]:
-    """Cross-entropy, or a blend with a teacher's predictions where one is named, and a warning."""
+    """Cross-entropy, or a blend with a teacher's predictions where one is named, and a warning.
+
+    Args:
+        rows: of the text that this process trains on.
+    """
     parent = parent_of(job) if config.teacher == PARENT else None
     teacher = find_teacher(config, job.home, job.session.name, corpus, parent)
     regularisation = Regularisation.of(config)
@@ -278,8 +288,10 @@ def build_objective(
     from lmbench.training.distillation import Distillation
 
     loaded = load_run(teacher, _best_there_is(teacher), device=str(device))
-    weight, temperature = config.distill_weight, config.distill_temp
-    taught = Distillation(loaded.recurrent, temperature, weight, regularisation, loss)
+    taught = Distillation(
+        loaded.recurrent, config.distill_temp, config.distill_weight, regularisation, loss,
+        samples=config.teacher_samples, rows=rows,
+    )  # fmt: skip
     return taught, _note_teacher(job, teacher, loaded.path)
 
 
