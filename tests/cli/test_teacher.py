@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -131,6 +132,32 @@ def test_a_teacher_of_other_words_is_one_line_and_makes_no_run(home: Home, capsy
         find_teacher(config, home, "default", other, home.find_run("1"))
     assert len(err.splitlines()) == 1
     assert len(home.open_session().runs()) == before
+
+
+@pytest.mark.parametrize("samples", [0, 4])
+def test_a_teacher_whose_words_were_drawn_may_train_on(
+    samples: int, home: Home, tmp_path: Path
+) -> None:
+    shutil.copytree(home.path, tmp_path / "home", symlinks=True)
+    elsewhere = Home(tmp_path / "home")
+    shape = {"emsize": 12, "nhid": 12, "epochs": 2, "threads": 1, "lr": 1.0}
+    settings = {"data": "tiny", "teacher": "1", "teacher_samples": samples, **shape}
+    config = validate(TrainConfig, settings)
+    run = elsewhere.session("default").new_run(config, "train")
+    job = Job(run, run.read(), config, resuming=False)
+
+    def stop_after_an_epoch() -> Literal["stop"] | None:
+        return "stop" if '"kind":"epoch"' in run.events_path.read_text() else None
+
+    job.control = stop_after_an_epoch
+    work(job)
+    model = elsewhere.find_run("1").path / "best" / "model.safetensors"
+    weights = load_file(model)
+    weights["decoder.bias"] += 0.1
+    save_file(weights, model)
+    work(Job(run, run.read(), config, resuming=True))
+    assert run.read().results["epochs"] == 2
+    assert ("has trained on since this run began" in run.events_path.read_text()) == (not samples)
 
 
 def test_another_text_of_the_same_words_in_the_same_order_will_do(home: Home) -> None:
