@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,60 @@ __all__ = ["DistillerGRUCell", "DistillerLSTMCell", "DistillerRNNCell", "Modular
 State = tuple[Tensor, ...]
 
 
-class ModularCell(nn.Module, ABC):
+class LikeTorch(nn.Module, ABC):
+    """A recurrent cell or layer with a counterpart in `torch.nn`.
+
+    Attributes:
+        TORCH: the counterpart's type.
+        OPTIONS: arguments that the constructors of both take.
+    """
+
+    TORCH: ClassVar[Callable[..., nn.Module]]
+    OPTIONS: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def by_torch_names(self) -> dict[str, Tensor]:
+        """The weights, (GATES * hidden, input or hidden), and biases, (GATES * hidden,).
+
+        Raises:
+            ValueError: it has no counterpart.
+        """
+
+    @classmethod
+    def from_pytorch_impl(cls, module: nn.Module) -> Self:
+        """The same as separate modules. Weights are copied; dropout and mode are kept.
+
+        Raises:
+            ValueError: an LSTM with projections, which has no modular form.
+        """
+        if getattr(module, "proj_size", 0):
+            raise ValueError("proj_size: an LSTM with projections has no modular form")
+        ours = cls(**{name: getattr(module, name) for name in cls.OPTIONS})
+        ours.to(a_weight(module))
+        with torch.no_grad():
+            for name, weight in ours.by_torch_names().items():
+                weight.copy_(getattr(module, name))
+        return ours.train(module.training)
+
+    def to_pytorch_impl(self) -> nn.Module:
+        """The same of `torch.nn`; the weights are copied.
+
+        Raises:
+            ValueError: bidirectional type 1, which `torch.nn` does not have.
+        """
+        weights, like = self.by_torch_names(), a_weight(self)
+        own = {"dropout": "dropout_factor"}  # a layer's `dropout` is a module
+        given = {name: getattr(self, own.get(name, name)) for name in self.OPTIONS}
+        # No first values are drawn: a training that saves a copy goes on as if it had not.
+        module = self.TORCH(**given, device="meta")
+        module.to(like.dtype).to_empty(device=like.device)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                getattr(module, name).copy_(weight)
+        return module.train(self.training)
+
+
+class ModularCell(LikeTorch):
     """What the three kinds of cells share: two linear projections and a gate order.
 
     Args:
@@ -51,7 +105,7 @@ class ModularCell(nn.Module, ABC):
     STEPS: ClassVar[tuple[str, ...]] = ()
     WHOLE: ClassVar[tuple[str, ...]] = ()
     MEMORY: ClassVar[tuple[str, ...]] = ()
-    TORCH: ClassVar[type[nn.RNNCellBase]]
+    OPTIONS: ClassVar[tuple[str, ...]] = ("input_size", "hidden_size", "bias")
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
         super().__init__()
@@ -73,6 +127,13 @@ class ModularCell(nn.Module, ABC):
             The new state, hidden first.
         """
 
+    def forward(self, x: Tensor, h: State | Tensor | None = None) -> State | Tensor:
+        """(batch, input) and the state, each (batch, hidden) → the new state: (hidden, cell) for an
+        LSTM, else one tensor."""
+        if h is None:
+            h = self.initial_state(x.shape[0], x)
+        return alone(self.step(self.fc_gate_x(x), (h,) if isinstance(h, Tensor) else h))
+
     def initial_state(self, batch: int, like: Tensor) -> State:
         """Zeros of (batch, hidden), of the dtype and device of `like`."""
         zeros = like.new_zeros(batch, self.hidden_size)
@@ -87,8 +148,7 @@ class ModularCell(nn.Module, ABC):
             device: None: where the weights are.
         """
         state = self.initial_state(batch_size, a_weight(self))
-        state = tuple(part.to(device) for part in state)
-        return state if self.STATES > 1 else state[0]
+        return alone(tuple(part.to(device) for part in state))
 
     def init_weights(self, initrange: float | None = None) -> None:
         """Draws all weights uniformly in ±initrange (default: 1 / sqrt(hidden), as torch)."""
@@ -96,46 +156,12 @@ class ModularCell(nn.Module, ABC):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    @classmethod
-    def from_pytorch_impl(cls, cell: nn.RNNCellBase) -> ModularCell:
-        """The same cell as separate modules; the weights are copied."""
-        ours = cls._like_pytorch(cell)
-        ours.load_gates(cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)
-        return ours.train(cell.training)
-
-    @classmethod
-    def _like_pytorch(cls, cell: nn.RNNCellBase) -> ModularCell:
-        return cls(cell.input_size, cell.hidden_size, cell.bias)
-
-    def to_pytorch_impl(self) -> nn.RNNCellBase:
-        """The same cell of `torch.nn`; the weights are copied."""
-        cell = self._empty_pytorch()
-        with torch.no_grad():
-            cell.weight_ih.copy_(self.fc_gate_x.weight)
-            cell.weight_hh.copy_(self.fc_gate_h.weight)
-            if self.bias:
-                cell.bias_ih.copy_(self.fc_gate_x.bias)
-                cell.bias_hh.copy_(self.fc_gate_h.bias)
-        return cell.to(self.fc_gate_x.weight).train(self.training)
-
-    def _empty_pytorch(self) -> nn.RNNCellBase:
-        return self.TORCH(self.input_size, self.hidden_size, self.bias)  # type: ignore[call-arg]
-
-    @torch.no_grad()
-    def load_gates(
-        self,
-        weight_ih: Tensor,
-        weight_hh: Tensor,
-        bias_ih: Tensor | None,
-        bias_hh: Tensor | None,
-    ) -> None:
-        """Copies PyTorch's fused matrices, (GATES * hidden, input or hidden), and biases."""
-        self.to(device=weight_ih.device, dtype=weight_ih.dtype)
-        self.fc_gate_x.weight.copy_(weight_ih)
-        self.fc_gate_h.weight.copy_(weight_hh)
-        if bias_ih is not None and bias_hh is not None:
-            self.fc_gate_x.bias.copy_(bias_ih)
-            self.fc_gate_h.bias.copy_(bias_hh)
+    def by_torch_names(self) -> dict[str, Tensor]:
+        """Those of the projections."""
+        found = {"weight_ih": self.fc_gate_x.weight, "weight_hh": self.fc_gate_h.weight}
+        if self.bias:
+            found |= {"bias_ih": self.fc_gate_x.bias, "bias_hh": self.fc_gate_h.bias}
+        return found
 
 
 class DistillerLSTMCell(ModularCell):
@@ -175,11 +201,6 @@ class DistillerLSTMCell(ModularCell):
         )
         hidden = self.eltwisemult_hidden(out_gate, self.act_h(cell))
         return hidden, cell
-
-    def forward(self, x: Tensor, h: State | None = None) -> State:
-        """(batch, input) and (hidden, cell), each (batch, hidden) → (hidden, cell)."""
-        h = self.initial_state(x.shape[0], x) if h is None else h
-        return self.step(self.fc_gate_x(x), h)
 
 
 class DistillerGRUCell(ModularCell):
@@ -227,10 +248,6 @@ class DistillerGRUCell(ModularCell):
         kept = self.eltwisemult_update(update, self.eltwisesub_hidden(hidden, new))
         return (self.eltwiseadd_hidden(new, kept),)
 
-    def forward(self, x: Tensor, h: State | Tensor | None = None) -> Tensor:
-        """(batch, input) and (batch, hidden) → the new hidden state, (batch, hidden)."""
-        return self.step(self.fc_gate_x(x), _one_state(self, x, h))[0]
-
 
 class DistillerRNNCell(ModularCell):
     """An Elman cell as modules.
@@ -247,6 +264,7 @@ class DistillerRNNCell(ModularCell):
     # Both are large where they cancel.
     WHOLE: ClassVar = ("fc_gate_x", "fc_gate_h")
     TORCH = nn.RNNCell
+    OPTIONS = (*ModularCell.OPTIONS, "nonlinearity")
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh"
@@ -263,18 +281,6 @@ class DistillerRNNCell(ModularCell):
         (hidden,) = state
         return (self.act_h(self.eltwiseadd_gate(gates_x, self.fc_gate_h(hidden))),)
 
-    def forward(self, x: Tensor, h: State | Tensor | None = None) -> Tensor:
-        """(batch, input) and (batch, hidden) → the new hidden state, (batch, hidden)."""
-        return self.step(self.fc_gate_x(x), _one_state(self, x, h))[0]
-
-    @classmethod
-    def _like_pytorch(cls, cell: nn.RNNCellBase) -> ModularCell:
-        nonlinearity = str(getattr(cell, "nonlinearity", "tanh"))
-        return cls(cell.input_size, cell.hidden_size, cell.bias, nonlinearity)
-
-    def _empty_pytorch(self) -> nn.RNNCellBase:
-        return nn.RNNCell(self.input_size, self.hidden_size, self.bias, self.nonlinearity)
-
 
 def a_weight(module: nn.Module) -> Tensor:
     """A floating-point tensor of the module, quantized or not."""
@@ -282,7 +288,7 @@ def a_weight(module: nn.Module) -> Tensor:
     return next(tensor for tensor in tensors if tensor.is_floating_point())
 
 
-def _one_state(cell: ModularCell, x: Tensor, state: State | Tensor | None) -> State:
-    if state is None:
-        return cell.initial_state(x.shape[0], x)
-    return (state,) if isinstance(state, Tensor) else state
+def alone(state: State) -> State | Tensor:
+    """A state as torch's modules take and give it: a single tensor by itself."""
+    first, *more = state
+    return state if more else first

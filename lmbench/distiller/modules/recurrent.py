@@ -6,7 +6,6 @@ its own between the layers, because quantized tensors carry their scale along as
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -19,9 +18,11 @@ from lmbench.distiller.modules.cells import (
     DistillerGRUCell,
     DistillerLSTMCell,
     DistillerRNNCell,
+    LikeTorch,
     ModularCell,
     State,
     a_weight,
+    alone,
 )
 
 __all__ = ["DistillerGRU", "DistillerLSTM", "DistillerRNN", "ModularRecurrent"]
@@ -81,7 +82,7 @@ def _fit(state: State, initial: State, rows: int, finished: list[State]) -> Stat
     return state
 
 
-class ModularRecurrent(nn.Module, ABC):
+class ModularRecurrent(LikeTorch):
     """A stack of modular cells with the interface of its `torch.nn` counterpart.
 
     Args:
@@ -101,7 +102,10 @@ class ModularRecurrent(nn.Module, ABC):
     """
 
     CELL: ClassVar[type[ModularCell]]
-    TORCH: ClassVar[Callable[..., nn.RNNBase]]
+    OPTIONS: ClassVar[tuple[str, ...]] = (
+        *("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout"),
+        "bidirectional",
+    )
 
     def __init__(
         self,
@@ -128,7 +132,6 @@ class ModularRecurrent(nn.Module, ABC):
         self.dropout_factor = dropout
         self.bidirectional = bidirectional
         self.bidirectional_type = bidirectional_type
-        self.cell_options = cell_options
         self.num_directions = 2 if bidirectional else 1
         above = hidden_size * (2 if bidirectional and bidirectional_type == 2 else 1)
 
@@ -279,8 +282,7 @@ class ModularRecurrent(nn.Module, ABC):
         return [tuple(part[i] for part in parts) for i in range(count)]
 
     def _pack_state(self, states: list[State]) -> Tensor | State:
-        stacked = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
-        return stacked if self.CELL.STATES > 1 else stacked[0]
+        return alone(tuple(torch.stack(parts) for parts in zip(*states, strict=True)))
 
     def init_hidden(self, batch_size: int) -> Tensor | State:
         """Zeros for `forward`, (layers * directions, batch, hidden); a pair of them for an LSTM."""
@@ -292,84 +294,25 @@ class ModularRecurrent(nn.Module, ABC):
 
     def init_weights(self, initrange: float | None = None) -> None:
         """Draws all weights of all cells uniformly in ±initrange."""
-        for cell in self._all_cells():
+        for cell in self._ordered_cells():
             cell.init_weights(initrange)
 
-    def _all_cells(self) -> list[ModularCell]:
-        cells = list(self.cells) + (list(self.cells_reverse) if self.bidirectional else [])
-        return [cell for cell in cells if isinstance(cell, ModularCell)]
-
-    @classmethod
-    def from_pytorch_impl(cls, module: nn.RNNBase) -> ModularRecurrent:
-        """The same layers as separate modules. Weights are copied; dropout and mode are kept.
-
-        Raises:
-            ValueError: an LSTM with projections, which has no modular form.
-        """
-        if getattr(module, "proj_size", 0):
-            raise ValueError("proj_size: an LSTM with projections has no modular form")
-        ours = cls(
-            module.input_size,
-            module.hidden_size,
-            module.num_layers,
-            module.bias,
-            module.batch_first,
-            module.dropout,
-            module.bidirectional,
-            **cls._cell_options(module),
-        )
-        for index, cell in enumerate(ours._ordered_cells()):
-            layer, direction = divmod(index, ours.num_directions)
+    def by_torch_names(self) -> dict[str, Tensor]:
+        """Those of all cells."""
+        if self.bidirectional and self.bidirectional_type == 1:
+            raise ValueError("bidirectional_type 1 has no counterpart in torch.nn")
+        found: dict[str, Tensor] = {}
+        for index, cell in enumerate(self._ordered_cells()):
+            layer, direction = divmod(index, self.num_directions)
             tail = f"_l{layer}" + ("_reverse" if direction else "")
-            biases = [getattr(module, f"bias_{kind}{tail}", None) for kind in ("ih", "hh")]
-            cell.load_gates(
-                getattr(module, "weight_ih" + tail), getattr(module, "weight_hh" + tail), *biases
-            )
-        return ours.train(module.training)
-
-    @classmethod
-    def _cell_options(cls, module: nn.RNNBase) -> dict[str, Any]:
-        return {}
+            found |= {name + tail: weight for name, weight in cell.by_torch_names().items()}
+        return found
 
     def _ordered_cells(self) -> list[ModularCell]:
         """Layer 0 forward, layer 0 backward, layer 1 forward, …"""
-        if not self.bidirectional:
-            return self._all_cells()
-        both = zip(self.cells, self.cells_reverse, strict=True)
-        return [cell for pair in both for cell in pair if isinstance(cell, ModularCell)]
-
-    def to_pytorch_impl(self) -> nn.RNNBase:
-        """The same layers of `torch.nn`; the weights are copied.
-
-        Raises:
-            ValueError: bidirectional type 1, which `torch.nn` does not have.
-        """
-        if self.bidirectional and self.bidirectional_type == 1:
-            raise ValueError("bidirectional_type 1 has no counterpart in torch.nn")
-        module = self.TORCH(
-            self.input_size,
-            self.hidden_size,
-            self.num_layers,
-            bias=self.bias,
-            batch_first=self.batch_first,
-            dropout=self.dropout_factor,
-            bidirectional=self.bidirectional,
-            # No first values are drawn: a training that saves a copy goes on as if it had not.
-            device="meta",
-            **self.cell_options,
-        )
-        like = self._all_cells()[0].fc_gate_x.weight
-        module.to(like.dtype).to_empty(device=like.device)
-        with torch.no_grad():
-            for index, cell in enumerate(self._ordered_cells()):
-                layer, direction = divmod(index, self.num_directions)
-                tail = f"_l{layer}" + ("_reverse" if direction else "")
-                getattr(module, "weight_ih" + tail).copy_(cell.fc_gate_x.weight)
-                getattr(module, "weight_hh" + tail).copy_(cell.fc_gate_h.weight)
-                if self.bias:
-                    getattr(module, "bias_ih" + tail).copy_(cell.fc_gate_x.bias)
-                    getattr(module, "bias_hh" + tail).copy_(cell.fc_gate_h.bias)
-        return module.train(self.training)
+        stacks = (self.cells, self.cells_reverse) if self.bidirectional else (self.cells,)
+        cells = (cell for layer in zip(*stacks, strict=True) for cell in layer)
+        return [cell for cell in cells if isinstance(cell, ModularCell)]
 
 
 class DistillerLSTM(ModularRecurrent):
@@ -413,10 +356,12 @@ class DistillerRNN(ModularRecurrent):
 
     CELL = DistillerRNNCell
     TORCH = nn.RNN
+    OPTIONS = (*ModularRecurrent.OPTIONS, "nonlinearity")
 
-    @classmethod
-    def _cell_options(cls, module: nn.RNNBase) -> dict[str, Any]:
-        return {"nonlinearity": str(getattr(module, "nonlinearity", "tanh"))}
+    @property
+    def nonlinearity(self) -> str:
+        """Of all its cells."""
+        return str(self.cells[0].nonlinearity)
 
 
 @contextmanager

@@ -126,6 +126,16 @@ def test_single_cells_convert_both_ways(cell_type):
     close(model["cell"](x), theirs(x))
 
 
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_a_cell_goes_there_and_back_in_double_precision_and_draws_nothing(kind):
+    theirs = kind(5, 7).double()
+    model = convert_model_to_modular(nn.ModuleDict({"cell": theirs}))
+    drawn = torch.get_rng_state()
+    back = convert_model_to_pytorch(model)["cell"]
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(map(torch.equal, back.parameters(), theirs.parameters()))
+
+
 def test_gradients_reach_every_weight_as_in_torch():
     torch.manual_seed(0)
     theirs = nn.LSTM(5, 7, 2)
