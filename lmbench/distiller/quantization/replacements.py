@@ -78,24 +78,27 @@ class Replacements:
         """
         if chosen.precision is not None:
             return FPWrapper(copy.deepcopy(module), chosen.precision)
-        if isinstance(module, ACTIVATIONS):
-            return self._activation(module, chosen, stats)
         if isinstance(module, nn.Embedding):
             return self._embedding(name, module, chosen, stats)
-        if isinstance(module, nn.Linear):
-            return self._linear(name, module, chosen, stats, half_range)
+        options = {
+            "num_bits_acts": chosen.bits_activations,
+            "num_bits_accum": chosen.accumulator_bits,
+            "mode": chosen.mode,
+            "clip_acts": chosen.clip_acts,
+            "activation_stats": stats,
+            "clip_n_stds": chosen.clip_n_stds,
+            "clip_half_range": half_range,
+            "scale_approx_mult_bits": chosen.scale_approx_mult_bits,
+            "input_overrides": chosen.input_overrides,
+            "inputs_quant_auto_fallback": self.settings.inputs_quant_auto_fallback,
+        }
+        if isinstance(module, nn.Linear) and chosen.bits_weights is not None:
+            return self._linear(name, module, chosen, options)
         if stats is None:
             return None
-        wrapper = WRAPPERS[type(module)]
-        return wrapper(module, **self._activations(chosen, stats, half_range))
-
-    def _activation(
-        self, module: nn.Module, chosen: ModuleSettings, stats: dict[str, Any] | None
-    ) -> nn.Module | None:
-        if stats is None:
-            return None
-        options = self._activations(chosen, stats, chosen.clip_half_range)
-        return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)
+        if isinstance(module, (nn.Linear, *ACTIVATIONS)):
+            return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)
+        return WRAPPERS[type(module)](module, **options)
 
     def _embedding(
         self,
@@ -122,18 +125,8 @@ class Replacements:
         )
 
     def _linear(
-        self,
-        name: str,
-        module: nn.Linear,
-        chosen: ModuleSettings,
-        stats: dict[str, Any] | None,
-        half_range: bool,
-    ) -> nn.Module | None:
-        if chosen.bits_weights is None:
-            if stats is None:
-                return None
-            options = self._activations(chosen, stats, half_range)
-            return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)
+        self, name: str, module: nn.Linear, chosen: ModuleSettings, options: dict[str, Any]
+    ) -> nn.Module:
         moments = moments_for(name, self.input_moments) if chosen.needs_moments else None
         return RangeLinearQuantParamLayerWrapper(
             copy.deepcopy(module),
@@ -145,22 +138,5 @@ class Replacements:
             rounder=None if moments is None or chosen.codes else gptq_rounder(moments),
             codes=chosen.codes,
             code_moments=moments,
-            **self._activations(chosen, stats, half_range),
+            **options,
         )
-
-    def _activations(
-        self, chosen: ModuleSettings, stats: dict[str, Any] | None, half_range: bool
-    ) -> dict[str, Any]:
-        """What every wrapper of activations takes."""
-        return {
-            "num_bits_acts": chosen.bits_activations,
-            "num_bits_accum": chosen.accumulator_bits,
-            "mode": chosen.mode,
-            "clip_acts": chosen.clip_acts,
-            "activation_stats": stats,
-            "clip_n_stds": chosen.clip_n_stds,
-            "clip_half_range": half_range,
-            "scale_approx_mult_bits": chosen.scale_approx_mult_bits,
-            "input_overrides": chosen.input_overrides,
-            "inputs_quant_auto_fallback": self.settings.inputs_quant_auto_fallback,
-        }
