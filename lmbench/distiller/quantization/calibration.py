@@ -57,7 +57,7 @@ _LARGEST_NUMBER = 1e300
 class _Accumulator:
     """The running statistics of one tensor."""
 
-    def __init__(self, with_histogram: bool) -> None:
+    def __init__(self) -> None:
         self.shape = ""
         self.samples = 0
         self.numel = 0
@@ -66,7 +66,6 @@ class _Accumulator:
         self.sum_min = self.sum_max = 0.0
         self.sum = self.sum_squares = 0.0
         self.histogram: Histogram | None = None
-        self._with_histogram = with_histogram
         self._waiting: list[Tensor] = []
         self._waiting_numel = 0
 
@@ -99,35 +98,31 @@ class _Accumulator:
         # sums of a row are short enough for float32, sums of rows are not
         self.sum += float(rows.sum(1).double().sum())
         self.sum_squares += float(rows.square().sum(1).double().sum())
-        if self._with_histogram:
-            # an odd stride, so that it does not keep to the same columns
-            stride = (rows.numel() // _HISTOGRAM_SAMPLE) | 1
-            sample = rows.reshape(-1)[::stride]
-            self.histogram = (
-                Histogram.of(sample) if self.histogram is None else self.histogram.add(sample)
-            )
+        # an odd stride, so that it does not keep to the same columns
+        stride = (rows.numel() // _HISTOGRAM_SAMPLE) | 1
+        sample = rows.reshape(-1)[::stride]
+        self.histogram = (
+            Histogram.of(sample) if self.histogram is None else self.histogram.add(sample)
+        )
 
     def value(self) -> dict[str, Any]:
         self.flush()
-        if self.numel == 0:
+        if self.histogram is None:
             return {}
         mean = self.sum / self.numel
         variance = (self.sum_squares - self.numel * mean**2) / max(self.numel - 1, 1)
-        stats: dict[str, Any] = {
+        return {
             "min": self.min,
             "max": self.max,
             "avg_min": self.sum_min / self.samples,
             "avg_max": self.sum_max / self.samples,
             "mean": mean,
             "std": math.sqrt(max(variance, 0.0)),
+            "b": self.histogram.mean_deviation(mean),
+            "shape": self.shape,
+            "total_numel": self.numel,
+            "histogram": self.histogram.to_dict(),
         }
-        if self.histogram is not None:
-            stats["b"] = self.histogram.mean_deviation(mean)
-        stats["shape"] = self.shape
-        stats["total_numel"] = self.numel
-        if self.histogram is not None:
-            stats["histogram"] = self.histogram.to_dict()
-        return stats
 
 
 class StatsCollector:
@@ -137,7 +132,6 @@ class StatsCollector:
         model: any model; one whose recurrent layers are modular shows every gate.
         classes: watch only leaves of these types.
         modules: watch only these, by name.
-        histograms: also gather histograms (and b).
 
     Raises:
         QuantizationError: the model is quantized already.
@@ -148,12 +142,10 @@ class StatsCollector:
         model: nn.Module,
         classes: Iterable[type[nn.Module]] | None = None,
         modules: Iterable[str] | None = None,
-        histograms: bool = True,
     ) -> None:
         self.model = model
         self._classes = None if classes is None else tuple(classes)
         self._names = None if modules is None else set(modules)
-        self._histograms = histograms
         self._hooks: list[Any] = []
         self._inputs: dict[str, dict[int, _Accumulator]] = {}
         self._outputs: dict[str, _Accumulator] = {}
@@ -201,17 +193,17 @@ class StatsCollector:
         def observe(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             seen = self._inputs.setdefault(name, {})
             for index, value in enumerate(inputs):
-                if isinstance(value, Tensor):
-                    self._at(seen, index).add(value)
-            if isinstance(output, Tensor):
-                self._at(self._outputs, name).add(output)
+                _add(seen, index, value)
+            _add(self._outputs, name, output)
 
         return observe
 
-    def _at(self, accumulators: dict[Any, _Accumulator], key: Any) -> _Accumulator:
+
+def _add(accumulators: dict[Any, _Accumulator], key: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
         if key not in accumulators:
-            accumulators[key] = _Accumulator(self._histograms)
-        return accumulators[key]
+            accumulators[key] = _Accumulator()
+        accumulators[key].add(value)
 
 
 def run_calibration(
@@ -235,7 +227,6 @@ def calibrate(
     model: nn.Module,
     run: CalibrationRun,
     progress: Callable[[int], None] | None = None,
-    histograms: bool = True,
 ) -> ActivationStats:
     """Gathers statistics while the model runs over the calibration data.
 
@@ -244,12 +235,11 @@ def calibrate(
             are not seen. It runs in evaluation mode, without gradients; its mode is restored.
         run: what runs the model over the data.
         progress: called after each of them with how many have run.
-        histograms: needed by the clip modes LAPLACE, MSE, PERCENTILE and KL.
 
     Raises:
         QuantizationError: the model is quantized already, or nothing ran through it.
     """
-    collector = StatsCollector(model, histograms=histograms)
+    collector = StatsCollector(model)
     collector.start()
     try:
         run_calibration(model, run, progress)
