@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -85,40 +85,26 @@ def quantization_table(
 def _row(
     name: str, module: nn.Module, source: nn.Module | None, output: float | None
 ) -> ModuleReport:
-    wrapped = module.get_submodule("wrapped_module")
-    kind = type(wrapped).__name__
+    kind = type(module.get_submodule("wrapped_module")).__name__
+    row = ModuleReport(name, kind, output_sqnr=output)
     if isinstance(module, FPWrapper):
-        return ModuleReport(name, kind, precision=module.precision, output_sqnr=output)
-    weight_error = None
-    bits_weights = None
+        return replace(row, precision=module.precision)
     if isinstance(module, RangeLinearEmbeddingWrapper | RangeLinearQuantParamLayerWrapper):
-        bits_weights = module.num_bits_params
         before = getattr(source, "weight", None)
-        if isinstance(before, Tensor):
-            weight_error = sqnr(before.detach(), module.weight)
-    if isinstance(module, RangeLinearEmbeddingWrapper):
-        return ModuleReport(
-            name,
-            kind,
-            bits_weights,
-            mode=module.mode.weights.name,
-            weight_sqnr=weight_error,
-            output_sqnr=output,
+        error = sqnr(before.detach(), module.weight) if isinstance(before, Tensor) else None
+        mode = module.mode.weights.name
+        row = replace(row, bits_weights=module.num_bits_params, mode=mode, weight_sqnr=error)
+    if isinstance(module, RangeLinearQuantWrapper):
+        grid = module.output_grid
+        row = replace(
+            row,
+            bits_activations=module.num_bits_acts,
+            mode=f"{module.mode.weights.name} / {module.mode.activations.name}",
+            clip_acts=module.clip_acts.name,
+            output_scale=grid.scale if grid else None,
+            output_zero_point=grid.zero_point if grid else None,
         )
-    assert isinstance(module, RangeLinearQuantWrapper)
-    grid = module.output_grid
-    return ModuleReport(
-        name,
-        kind,
-        bits_weights,
-        module.num_bits_acts,
-        f"{module.mode.weights.name} / {module.mode.activations.name}",
-        module.clip_acts.name,
-        output_scale=grid.scale if grid else None,
-        output_zero_point=grid.zero_point if grid else None,
-        weight_sqnr=weight_error,
-        output_sqnr=output,
-    )
+    return row
 
 
 @torch.no_grad()
