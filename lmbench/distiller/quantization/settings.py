@@ -220,6 +220,7 @@ class ModuleSettings:
 
 _MODULE_FIELDS = {entry.name for entry in fields(ModuleSettings)}
 _ALIASES = {"bits_parameters": "bits_weights", "fpq_module": "precision"}
+_OF_INPUTS = ("bits_activations", "mode", "clip_acts", "clip_n_stds", "from_output")
 _SWITCHES = {"clip_half_range", "per_channel_wts", "per_row_embedding", "also_clip_weights"}
 _ACCEPTED = sorted(
     _MODULE_FIELDS
@@ -295,13 +296,31 @@ def _check_switch(value: object, where: str) -> None:
 
 def _of_inputs(value: Any, where: str) -> dict[int, dict[str, Any]]:
     """``input_overrides`` as a mapping of numbers to settings."""
+    where = f"{where}: input_overrides"
     try:
-        return {int(index): dict(entry) for index, entry in (value or {}).items()}
+        found = {int(index): dict(entry) for index, entry in (value or {}).items()}
     except (AttributeError, TypeError, ValueError):
         raise QuantizationError(
-            f"{where}: input_overrides: {str(value)[:40]!r} is no mapping of numbers of inputs to "
-            "settings"
+            f"{where}: {str(value)[:40]!r} is no mapping of numbers of inputs to settings"
         ) from None
+    for index, entry in found.items():
+        place, own = f"{where}: {index}", dict(entry)
+        for key in own:
+            if key not in _OF_INPUTS:
+                raise QuantizationError(
+                    f"{place}: {key!r} is not a setting of an input {did_you_mean(key, _OF_INPUTS)}"
+                )
+        _check_switch(own.pop("from_output", False), f"{place}: from_output")
+        if own.get("bits_activations", 8) is None:
+            raise QuantizationError(
+                f"{place}: bits_activations: null is of a whole module: leave it out here for the "
+                "module's"
+            )
+        if "mode" in own:
+            own["mode"] = parse_mode(own["mode"])  # one, not those of two sides
+        # The module may have what this clip mode needs.
+        _apply(ModuleSettings(clip_n_stds=1.0), own, place)
+    return found
 
 
 def parse_overrides(

@@ -263,6 +263,12 @@ class RangeLinearQuantWrapper(QuantizedWrapper, ABC):
             self.scale_approx_mult_bits,
         )
         self._register("output", result)
+        for index in overrides:
+            if index not in map(int, stats["inputs"]):
+                raise QuantizationError(
+                    f"input_overrides: {index}: a {type(self.wrapped_module).__name__} has no such "
+                    f"input {did_you_mean(index, map(str, stats['inputs']))}"
+                )
         for index, values in stats["inputs"].items():
             override = overrides.get(int(index), {})
             bits = check_bits(

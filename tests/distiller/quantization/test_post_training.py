@@ -277,6 +277,10 @@ def of_decoder(**own):
     return {"overrides": {"decoder": own}}
 
 
+def of_input(number=0, **own):
+    return of_decoder(input_overrides={number: own})
+
+
 def test_floats_that_an_override_says_no_to_are_none(stats):
     settings = QuantSettings.from_dict(
         {"precision": "16", "overrides": {"decoder": {"fp16": False}, ".*act_f": {"fp16": False}}}
@@ -303,6 +307,12 @@ def test_floats_that_an_override_says_no_to_are_none(stats):
         (of_decoder(clip_n_stds="x"), "clip_n_stds: 'x' is no number from 0 on"),
         (of_decoder(clip_half_range="maybe"), "clip_half_range: 'maybe' is not true or false"),
         (of_decoder(input_overrides=5), "input_overrides: '5' is no mapping"),
+        (of_input(bits_activations=None), "overrides: 0: bits_activations: null .* leave it out"),
+        (of_input(clip_n_stds="x"), "overrides: 0: clip_n_stds: 'x' is no number"),
+        (of_input(mode={"weights": "SYMMETRIC"}), "mode .* is unknown"),
+        (of_input(from_output="no"), "overrides: 0: from_output: 'no' is not true or false"),
+        (of_input(bits_weights=4), "'bits_weights' is not a setting of an input"),
+        (of_input(1, bits_activations=4), "overrides: 1: a Linear has no such input"),
         (of_decoder(scale_approx_mult_bits=1), "out of range, use 2 to 32"),
         (of_decoder(clip_weights="KL", per_channel_wts=True), "KL is not supported per channel"),
     ],
