@@ -8,8 +8,9 @@ quantized it alike.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], meta: Mapping[str, 
         # As it was written before floats were kept.
         entries["save_fp_weights"] = False
     settings = QuantSettings.from_dict(entries)
-    stats = None if meta["dynamic"] else _placeholders(plain)
+    stats = None if meta["dynamic"] else _placeholders(plain, tensors)
     quantizer = PostTrainLinearQuantizer(plain, settings=settings, model_activation_stats=stats)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SaturationWarning)
@@ -167,16 +168,16 @@ def _nearest(settings: Mapping[str, Any], *, dynamic: bool) -> dict[str, Any]:
     return plain(settings) | {"overrides": overrides}
 
 
-def _placeholders(model: nn.Module) -> dict[str, Any]:
-    """Statistics with which every buffer gets its shape."""
+def _placeholders(model: nn.Module, tensors: Iterable[str]) -> dict[str, Any]:
+    """Statistics with which every buffer gets its shape, of as many inputs as have a scale among
+    these tensors."""
     entry = {"min": -1.0, "max": 1.0, "avg_min": -1.0, "avg_max": 1.0, "mean": 0.0, "std": 1.0}
-    two = ("EltwiseAdd", "EltwiseSub", "EltwiseMult", "Matmul", "BatchMatmul", "Concat")
-    counts: dict[str, int] = dict.fromkeys(two, 2)
+    inputs: dict[str, dict[int, dict[str, float]]] = {}
+    for name in tensors:
+        if found := re.fullmatch(r"(.+)\.input_(\d{1,4})_scale", name):
+            inputs.setdefault(found[1], {})[int(found[2])] = dict(entry)
     return {
-        name: {
-            "inputs": {i: dict(entry) for i in range(counts.get(type(module).__name__, 1))},
-            "output": dict(entry),
-        }
+        name: {"inputs": inputs.get(name, {}), "output": dict(entry)}
         for name, module in model.named_modules()
         if next(module.children(), None) is None
     }

@@ -11,6 +11,7 @@ from ptq_world import LanguageModel, batchify, load_tiny, mean_loss, part, read_
 from safetensors.torch import load, save
 from torch import nn
 
+from lmbench.distiller.modules import EltwiseAdd
 from lmbench.distiller.modules.recurrent import run_cell
 from lmbench.distiller.quantization import (
     Budget,
@@ -116,6 +117,24 @@ def test_whatever_chose_its_ranges_a_model_comes_back(changes, model, stats):
         kept = part(again, "rnn.cells.0.fc_gate_h").float_weight
         assert torch.equal(kept, part(quantized, "rnn.cells.0.fc_gate_h").float_weight)
         assert kept.abs().max() > 0
+
+
+class Sum(nn.Module):
+    def __init__(self, add: nn.Module) -> None:
+        super().__init__()
+        self.add = add
+
+    def forward(self, x):
+        return self.add(x, 2 * x, -x)
+
+
+@torch.no_grad()
+def test_a_sum_of_three_comes_back():
+    x, settings = torch.randn(4, 5), QuantSettings()
+    plain = Sum(EltwiseAdd())
+    quantized = quantize(plain, settings, calibrate(plain, lambda model: model(x)))
+    again = restore(plain, *export_state(quantized, settings))
+    assert torch.equal(again(x), quantized(x))
 
 
 @torch.no_grad()
