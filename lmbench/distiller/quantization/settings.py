@@ -408,13 +408,14 @@ class QuantSettings:
         Raises:
             QuantizationError: an unknown setting or a wrong value.
         """
-        model: dict[str, Any] = {k: bool(entries[k]) for k in _MODEL_FIELDS if k in entries}
-        if "bits_state" in model:
-            model["bits_state"] = entries["bits_state"]
-            check_bits(entries["bits_state"], f"{where}: bits_state")
-        if "clip_state" in model:
-            clip = entries["clip_state"]
-            model["clip_state"] = None if clip is None else parse_clip(clip)
+        model = {key: entries[key] for key in _MODEL_FIELDS if key in entries}
+        for key, value in model.items():
+            if key == "bits_state":
+                check_bits(value, f"{where}: bits_state")
+            elif key == "clip_state":
+                model[key] = None if value is None else parse_clip(value)
+            else:
+                _check_switch(value, f"{where}: {key}")
         rest = {k: v for k, v in entries.items() if k not in _MODEL_FIELDS and k != "overrides"}
         rest.pop("description", None)
         base = _apply(ModuleSettings(), rest, where)

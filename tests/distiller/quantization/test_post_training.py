@@ -273,6 +273,12 @@ def test_the_original_model_is_untouched_and_ties_are_read_from_one_matrix(stats
     assert perplexity(quantized, TEST) == pytest.approx(perplexity(model, TEST), rel=0.02)
 
 
+@pytest.mark.parametrize("name", ["net_aware", "save_fp_weights"])
+def test_a_switch_of_the_model_is_true_or_false(name):
+    with pytest.raises(QuantizationError, match=f"{name}: 'no' is not true or false"):
+        QuantSettings.from_dict({name: "no"})
+
+
 def of_decoder(**own):
     return {"overrides": {"decoder": own}}
 
