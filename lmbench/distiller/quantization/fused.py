@@ -109,7 +109,9 @@ def _projects_at_once(cell: ModularCell) -> bool:
 def _all_integers(cell: DistillerLSTMCell) -> bool:
     for name, kind in _KINDS.items():
         module = getattr(cell, name)
-        if type(module) is not kind or module.output_grid is None or _watched(module):
+        grid = module.output_grid if type(module) is kind else None
+        # A zero point that was set may lie between two integers.
+        if grid is None or not grid.zero_point.is_integer() or _watched(module):
             return False
         if module.clip_half_range or not module.inputs_quant_auto_fallback:
             return False

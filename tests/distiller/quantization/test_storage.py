@@ -367,6 +367,16 @@ def test_the_fast_walk_gives_the_wrappers_integers_to_the_last_bit(changes, kind
 
 
 @torch.no_grad()
+def test_a_zero_point_between_two_integers_is_walked_by_the_wrappers(model, stats):
+    fast, slow = (quantize(model, QuantSettings(), stats) for _ in range(2))
+    part(slow, "rnn")._runner = run_cell
+    for quantized in (fast, slow):
+        wrapper = part(quantized, "rnn.cells.0.eltwiseadd_gate")
+        wrapper.set_linear_quant_param("output_zero_point", 0.4)
+    assert torch.equal(fast(TEST[:5])[0], slow(TEST[:5])[0])
+
+
+@torch.no_grad()
 def test_a_cell_state_of_16_bits_is_walked_without_a_call_of_any_element_wise_module(model, stats):
     quantized = quantize(model, load_preset("int8-best"), stats)
     quantized(TEST[:5])
