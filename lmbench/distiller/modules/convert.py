@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from torch import nn
 
 from lmbench.distiller.modules.cells import (
     DistillerGRUCell,
     DistillerLSTMCell,
     DistillerRNNCell,
-    ModularCell,
+    LikeTorch,
 )
-from lmbench.distiller.modules.recurrent import (
-    DistillerGRU,
-    DistillerLSTM,
-    DistillerRNN,
-    ModularRecurrent,
-)
+from lmbench.distiller.modules.recurrent import DistillerGRU, DistillerLSTM, DistillerRNN
 
 __all__ = [
     "convert_model_to_distiller_lstm",
@@ -23,11 +20,11 @@ __all__ = [
     "convert_model_to_pytorch",
 ]
 
-_LSTM: dict[type[nn.Module], type[ModularCell] | type[ModularRecurrent]] = {
+_LSTM: dict[type[nn.Module], type[LikeTorch]] = {
     nn.LSTM: DistillerLSTM,
     nn.LSTMCell: DistillerLSTMCell,
 }
-_ALL: dict[type[nn.Module], type[ModularCell] | type[ModularRecurrent]] = {
+_ALL: dict[type[nn.Module], type[LikeTorch]] = {
     **_LSTM,
     nn.GRU: DistillerGRU,
     nn.GRUCell: DistillerGRUCell,
@@ -55,19 +52,30 @@ def convert_model_to_modular(model: nn.Module) -> nn.Module:
 
 def convert_model_to_pytorch(model: nn.Module) -> nn.Module:
     """Replaces every modular layer and cell by its `torch.nn` form, in place."""
-    if isinstance(model, (ModularRecurrent, ModularCell)):
-        return model.to_pytorch_impl()
-    for name, child in model.named_children():
-        setattr(model, name, convert_model_to_pytorch(child))
-    return model
+    return _changed(model, lambda m: m.to_pytorch_impl() if isinstance(m, LikeTorch) else m)
 
 
-def _convert(
-    model: nn.Module, forms: dict[type[nn.Module], type[ModularCell] | type[ModularRecurrent]]
-) -> nn.Module:
-    form = forms.get(type(model))
-    if form is not None:
-        return form.from_pytorch_impl(model)  # type: ignore[arg-type]
-    for name, child in model.named_children():
-        setattr(model, name, _convert(child, forms))
-    return model
+def _convert(model: nn.Module, forms: Mapping[type[nn.Module], type[LikeTorch]]) -> nn.Module:
+    def modular(module: nn.Module) -> nn.Module:
+        form = forms.get(type(module))
+        return form.from_pytorch_impl(module) if form else module
+
+    return _changed(model, modular)
+
+
+def _changed(model: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Changes a module or, where that changes nothing, what is in it. One that stands in several
+    places is changed once and stands in all of them again."""
+    done: dict[nn.Module, nn.Module] = {}
+
+    def visit(module: nn.Module) -> nn.Module:
+        if module not in done:
+            done[module] = change(module)
+            if done[module] is module:
+                # Not named_children, which leaves out the second name of a shared module.
+                for name, child in list(module._modules.items()):
+                    if child is not None:
+                        setattr(module, name, visit(child))
+        return done[module]
+
+    return visit(model)

@@ -160,6 +160,14 @@ def test_converting_a_model_keeps_the_decoder_tied_and_other_layers():
     }
 
 
+def test_a_layer_in_two_places_stays_one_layer():
+    shared = nn.LSTM(3, 3)
+    model = nn.ModuleDict({"a": shared, "b": shared, "c": nn.Sequential(shared)})
+    for convert in (convert_model_to_modular, convert_model_to_pytorch):
+        convert(model)
+        assert model["a"] is model["b"] is model["c"][0] is not shared
+
+
 def test_the_lstm_conversion_leaves_a_gru_alone():
     model = nn.ModuleDict({"rnn": nn.GRU(3, 3)})
     convert_model_to_distiller_lstm(model)
