@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.histogram import Histogram
-from lmbench.distiller.quantization.wrappers import is_quantized
+from lmbench.distiller.quantization.wrappers import check_unquantized
 from lmbench.distiller.yaml_values import read_yaml
 
 __all__ = [
@@ -152,10 +152,7 @@ class StatsCollector:
 
     def start(self) -> None:
         """Begins to watch."""
-        if is_quantized(self.model):
-            raise QuantizationError(
-                "this model is quantized already: calibrate the model it was made from"
-            )
+        check_unquantized(self.model, "calibrate")
         for name, module in self.model.named_modules():
             if self.watches(name, module):
                 self._hooks.append(module.register_forward_hook(self._hook(name)))

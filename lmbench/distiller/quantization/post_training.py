@@ -36,7 +36,7 @@ from lmbench.distiller.quantization.weights import (
     RangeLinearEmbeddingWrapper,
     RangeLinearQuantParamLayerWrapper,
 )
-from lmbench.distiller.quantization.wrappers import RangeLinearQuantWrapper, is_quantized
+from lmbench.distiller.quantization.wrappers import RangeLinearQuantWrapper, check_unquantized
 
 __all__ = [
     "PostTrainLinearQuantizer",
@@ -139,10 +139,7 @@ class PostTrainLinearQuantizer:
         settings: QuantSettings | None = None,
         input_moments: Mapping[str, Tensor] | None = None,
     ) -> None:
-        if is_quantized(model):
-            raise QuantizationError(
-                "this model is quantized already: quantize the model it was made from"
-            )
+        check_unquantized(model)
         self.model = model
         if settings is None:
             check_bits(bits_parameters, "bits_parameters")
@@ -237,8 +234,8 @@ class PostTrainLinearQuantizer:
             dummy_input: ignored; the original traces a graph with it.
 
         Raises:
-            QuantizationError: statistics of another model, an override that matches nothing, or
-                a setting that a module cannot have.
+            QuantizationError: statistics of another model, an override that matches nothing, a
+                setting that a module cannot have, or a second call.
         """
         modules, resolved = self._chosen()
         self.module_settings = resolved
@@ -288,6 +285,7 @@ class PostTrainLinearQuantizer:
 
     def _chosen(self) -> tuple[dict[str, nn.Module], dict[str, ModuleSettings]]:
         """The modules that can be quantized, and the settings of each."""
+        check_unquantized(self.model)
         modules = quantizable_modules(self.model)
         if not modules:
             raise QuantizationError("this model has no module that can be quantized")
@@ -345,10 +343,7 @@ def quantize(
 
 def modular_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode whose recurrent layers are modular; ties are kept."""
-    if is_quantized(model):
-        raise QuantizationError(
-            "this model is quantized already: start from the model it was made from"
-        )
+    check_unquantized(model, "start from")
     return convert_model_to_modular(copy.deepcopy(model)).eval()
 
 

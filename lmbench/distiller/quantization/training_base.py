@@ -31,7 +31,7 @@ from lmbench.distiller.quantization.modes import BITS, check_bits
 from lmbench.distiller.quantization.quantizer import BIT_SETTINGS, FP_BKP_PREFIX, Quantizer
 from lmbench.distiller.quantization.settings import match_overrides, parse_overrides
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS, LEARNED
-from lmbench.distiller.quantization.wrappers import is_quantized
+from lmbench.distiller.quantization.wrappers import check_unquantized
 
 __all__ = ["TrainingQuantizer", "full_is_none"]
 
@@ -77,8 +77,7 @@ class TrainingQuantizer(Quantizer, ABC):
         bits_bias: int | None = None,
         overrides: str | Mapping[str, Any] | None = None,
     ) -> None:
-        if is_quantized(model):
-            raise QuantizationError("this model is quantized already: train the model it came from")
+        check_unquantized(model, "train")
         self.bits_activations = full_is_none(bits_activations, "bits_activations")
         self.bits_weights = full_is_none(bits_weights, "bits_weights", self.weight_widths)
         self.bits_bias = bits_bias

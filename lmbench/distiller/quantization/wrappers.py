@@ -39,6 +39,7 @@ __all__ = [
     "QuantizedWrapper",
     "RangeLinearQuantWrapper",
     "attach_grid",
+    "check_unquantized",
     "is_quantized",
 ]
 
@@ -46,6 +47,12 @@ __all__ = [
 def is_quantized(model: nn.Module) -> bool:
     """Whether any module was already replaced by a quantizer."""
     return any(getattr(module, "is_quantized_wrapper", False) for module in model.modules())
+
+
+def check_unquantized(model: nn.Module, do: str = "quantize") -> None:
+    """Raises QuantizationError where a quantizer was here: say what to `do` with its parent."""
+    if is_quantized(model):
+        raise QuantizationError(f"this model is quantized already: {do} the model it was made from")
 
 
 @dataclass(frozen=True)

@@ -338,8 +338,10 @@ def test_statistics_of_another_model_are_refused(stats):
 
 
 def test_a_quantized_model_is_refused_as_a_parent(stats):
-    quantized = quantize(load_tiny(ARRAYS), QuantSettings(), stats)
+    quantizer = PostTrainLinearQuantizer(load_tiny(ARRAYS), model_activation_stats=stats)
+    quantized = quantizer.prepare_model()
     for attempt in (
+        quantizer.prepare_model,
         lambda: quantize(quantized, QuantSettings(), stats),
         lambda: PostTrainLinearQuantizer(quantized),
         lambda: calibrate(quantized, runner(TEST)),
