@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from lmbench.distiller.name_patterns import matches
 from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.script_helpers import normalize_module_name
 
 __all__ = [
     "BIT_SETTINGS",
@@ -138,7 +139,7 @@ class Quantizer:
             },
         }
         for name, module in model.named_modules():
-            bits, rest = self._override_of(name.replace("module.", "", 1))
+            bits, rest = self._override_of(normalize_module_name(name))
             self._add_qbits_entry(name, type(module), bits)
             self.module_overrides_map[name] = rest
 

@@ -322,6 +322,13 @@ def test_a_model_in_data_parallel_is_matched_without_the_word_module() -> None:
     assert isinstance(model.get_submodule("module.relu2"), Wrapped)
 
 
+def test_a_name_that_ends_in_module_is_matched_whole() -> None:
+    model = nn.ModuleDict({"submodule": nn.Sequential(nn.Linear(2, 2))})
+    overrides = OrderedDict([("submodule.0", {WTS: 2})])
+    quantizer = Extension(model, None, 8, 4, overrides=overrides)
+    assert quantizer.module_qbits_map["submodule.0"].wts == 2
+
+
 def test_what_a_model_was_quantized_with_stays_on_it() -> None:
     overrides = OrderedDict([("fc1", {WTS: 2})])
     quantizer = built(bits_activations=8, overrides=overrides)
