@@ -60,9 +60,17 @@ def distiller_quantized_tensor_to_pytorch(
     per_channel: bool = False,
     channel_dim: int = 0,
 ) -> Tensor:
-    """Integers, held in any type, as one of torch's quantized tensors; arguments as above."""
-    values = linear_dequantize(tensor.float(), scale, zp)
+    """Integers, held in any type, as one of torch's quantized tensors; arguments as above.
+
+    Args:
+        per_channel: `scale` and `zp` are of the slices along `channel_dim`.
+    """
     own = distiller_qparams_to_pytorch(scale, zp, num_bits, distiller_mode, dest_dtype)
+    if per_channel:
+        shape = [1] * tensor.dim()
+        shape[channel_dim] = -1
+        scale, zp = (torch.as_tensor(each).reshape(shape) for each in (scale, zp))
+    values = linear_dequantize(tensor.float(), scale, zp)
     if per_channel:
         return torch.quantize_per_channel(values, *own, channel_dim, dest_dtype)
     return torch.quantize_per_tensor(values, *own, dest_dtype)

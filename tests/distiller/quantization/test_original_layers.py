@@ -242,6 +242,9 @@ def test_integers_become_torchs_quantized_tensors(
     found = distiller_quantized_tensor_to_pytorch(integers, *params, 8, mode, dtype, per_channel)
     assert found.dtype == dtype
     torch.testing.assert_close(found.dequantize(), linear_dequantize(integers, *params))
+    flat = (each.squeeze() for each in params)
+    same = distiller_quantized_tensor_to_pytorch(integers, *flat, 8, mode, dtype, per_channel)
+    assert torch.equal(same.dequantize(), found.dequantize())
 
 
 @pytest.mark.parametrize("mode", list(LinearQuantMode))
