@@ -55,9 +55,10 @@ _LARGEST_NUMBER = 1e300
 
 
 class _Accumulator:
-    """The running statistics of one tensor."""
+    """The running statistics of one tensor; `place` names it."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: str) -> None:
+        self.place = place
         self.shape = ""
         self.samples = 0
         self.numel = 0
@@ -89,8 +90,13 @@ class _Accumulator:
         rows = torch.cat(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
         self._waiting, self._waiting_numel = [], 0
         low, high = rows.amin(1), rows.amax(1)
-        self.min = min(self.min, float(low.min()))
-        self.max = max(self.max, float(high.max()))
+        least, most = float(low.min()), float(high.max())
+        if not math.isfinite(most - least):
+            raise QuantizationError(
+                f"{self.place} is infinite or not a number on the calibration data: nothing can be "
+                "calibrated by it; use a model that did not diverge"
+            )
+        self.min, self.max = min(self.min, least), max(self.max, most)
         self.sum_min += float(low.double().sum())
         self.sum_max += float(high.double().sum())
         self.samples += rows.shape[0]
@@ -190,16 +196,16 @@ class StatsCollector:
         def observe(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             seen = self._inputs.setdefault(name, {})
             for index, value in enumerate(inputs):
-                _add(seen, index, value)
-            _add(self._outputs, name, output)
+                _add(seen, index, value, f"input {index} of {name}")
+            _add(self._outputs, name, output, f"the output of {name}")
 
         return observe
 
 
-def _add(accumulators: dict[Any, _Accumulator], key: Any, value: Any) -> None:
+def _add(accumulators: dict[Any, _Accumulator], key: Any, value: Any, place: str) -> None:
     if isinstance(value, Tensor):
         if key not in accumulators:
-            accumulators[key] = _Accumulator()
+            accumulators[key] = _Accumulator(place)
         accumulators[key].add(value)
 
 
@@ -234,7 +240,8 @@ def calibrate(
         progress: called after each of them with how many have run.
 
     Raises:
-        QuantizationError: the model is quantized already, or nothing ran through it.
+        QuantizationError: the model is quantized already, nothing ran through it, or what did was
+            infinite or not a number.
     """
     collector = StatsCollector(model)
     collector.start()

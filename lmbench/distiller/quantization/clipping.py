@@ -363,7 +363,7 @@ def _stats_range(
         entry = stats["histogram"]
         key = (float(entry["low"]), float(entry["width"]), str(entry["counts"]))
         # net-aware clipping narrows min and max: never represent more than they say
-        bounds = float(stats["min"]), float(stats["max"])
+        bounds = float(read("min")), float(read("max"))
         low, high = _range_of_entry(key, bounds, clip, num_bits, mode, half_range)
         return torch.tensor(low), torch.tensor(high)
     return read("min"), read("max")

@@ -98,7 +98,8 @@ class Replacements:
             return None
         if isinstance(module, (nn.Linear, *ACTIVATIONS)):
             return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)
-        return WRAPPERS[type(module)](module, **options)
+        wrapper = next(own for kind, own in WRAPPERS.items() if isinstance(module, kind))
+        return wrapper(module, **options)
 
     def _embedding(
         self,

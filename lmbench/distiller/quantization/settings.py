@@ -172,8 +172,9 @@ class ModuleSettings:
         if self.clip_weights in _WHOLE_TENSORS and by_rows:
             name = self.clip_weights.name
             raise QuantizationError(f"clip mode {name} is not supported per channel: use MSE")
-        if ClipMode.N_STD in (self.clip_acts, self.clip_weights) and self.clip_n_stds is None:
-            raise QuantizationError("clip mode N_STD needs clip_n_stds")
+        # The original's callers give 0 beside other clip modes.
+        if ClipMode.N_STD in (self.clip_acts, self.clip_weights) and not stds:
+            raise QuantizationError("clip mode N_STD needs clip_n_stds, above 0")
 
     @property
     def codes(self) -> bool:

@@ -23,6 +23,7 @@ from torch import nn
 
 from lmbench.distiller.modules import convert_model_to_distiller_lstm
 from lmbench.distiller.quantization.calibration import calibrate, load_stats, save_stats
+from lmbench.distiller.quantization.clipping import ClipMode
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.post_training import (
     PostTrainLinearQuantizer,
@@ -311,6 +312,7 @@ def test_floats_that_an_override_says_no_to_are_none(stats):
         ({"clip_acts": "HARD"}, "clip mode 'HARD' is unknown"),
         (of_decoder(group_size=2.5), "group_size: '2.5' is no whole number"),
         (of_decoder(clip_n_stds="x"), "clip_n_stds: 'x' is no number from 0 on"),
+        (of_decoder(clip_acts="N_STD", clip_n_stds=0), "override 'decoder': .* above 0"),
         (of_decoder(clip_half_range="maybe"), "clip_half_range: 'maybe' is not true or false"),
         (of_decoder(input_overrides=5), "input_overrides: '5' is no mapping"),
         (of_input(bits_activations=None), "overrides: 0: bits_activations: null .* leave it out"),
@@ -348,6 +350,21 @@ def test_a_quantized_model_is_refused_as_a_parent(stats):
     ):
         with pytest.raises(QuantizationError, match="quantized already"):
             attempt()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_told_where_it_is_first_seen(value):
+    model = load_tiny(ARRAYS)
+    model.decoder.bias.data[0] = value
+    with pytest.raises(QuantizationError, match="the output of decoder is infinite or not a num"):
+        calibrate(model, runner(TEST))
+
+
+def test_a_statistic_that_a_fitted_clip_mode_lacks_is_named(stats):
+    output = {key: value for key, value in stats["decoder"]["output"].items() if key != "min"}
+    lacking = {**stats, "decoder": {**stats["decoder"], "output": output}}
+    with pytest.raises(QuantizationError, match="needs the statistic 'min'"):
+        quantize(load_tiny(ARRAYS), QuantSettings(ModuleSettings(clip_acts=ClipMode.MSE)), lacking)
 
 
 def test_an_empty_calibration_set_is_refused():

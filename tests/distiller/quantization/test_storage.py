@@ -128,10 +128,15 @@ class Sum(nn.Module):
         return self.add(x, 2 * x, -x)
 
 
+class OwnAdd(EltwiseAdd):
+    pass
+
+
+@pytest.mark.parametrize("kind", [EltwiseAdd, OwnAdd])
 @torch.no_grad()
-def test_a_sum_of_three_comes_back():
+def test_a_sum_of_three_comes_back(kind):
     x, settings = torch.randn(4, 5), QuantSettings()
-    plain = Sum(EltwiseAdd())
+    plain = Sum(kind())
     quantized = quantize(plain, settings, calibrate(plain, lambda model: model(x)))
     again = restore(plain, *export_state(quantized, settings))
     assert torch.equal(again(x), quantized(x))
