@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.wrappers import QuantizedWrapper
 
 __all__ = ["FP16Wrapper", "FPWrapper"]
 
 
-class FPWrapper(nn.Module):
+class FPWrapper(QuantizedWrapper):
     """Computes a module in another floating-point precision.
 
     Args:
@@ -24,7 +24,6 @@ class FPWrapper(nn.Module):
         return_fp32: give float32 back.
     """
 
-    is_quantized_wrapper = True
     _DTYPES: Mapping[str, torch.dtype] = {
         "16": torch.float16,
         "bf16": torch.bfloat16,
@@ -49,24 +48,14 @@ class FPWrapper(nn.Module):
         self.wrapped_module = module.to(self.dtype)
         self.convert_input = convert_input
         self.return_fp32 = return_fp32
-        self._wide: tuple[Tensor, Tensor | None] | None = None
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self._wide = None
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._wide = None
-        super()._load_from_state_dict(*args, **kwargs)
 
     def _linear(self, x: Tensor) -> Tensor:
         """A narrow matrix product with wide sums, as hardware that has one computes it.
 
         On a CPU without narrow arithmetic torch's own product is a hundred times slower.
         """
-        if self._wide is None:
-            self._wide = self.weight, self.bias
-        return F.linear(x.to(self.dtype).float(), *self._wide).to(self.dtype)
+        wide = self.cached("wide", lambda: (self.weight, self.bias))
+        return F.linear(x.to(self.dtype).float(), *wide).to(self.dtype)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Converts, computes, converts back."""
