@@ -25,7 +25,7 @@ from lmbench.distiller.quantization.operations import (
     RangeLinearQuantEltwiseMultWrapper,
     RangeLinearQuantMatmulWrapper,
 )
-from lmbench.distiller.quantization.rounding import gptq_rounder, moments_for
+from lmbench.distiller.quantization.rounding import gptq_round, moments_for
 from lmbench.distiller.quantization.settings import ModuleSettings, QuantSettings
 from lmbench.distiller.quantization.weights import (
     RangeLinearEmbeddingWrapper,
@@ -136,7 +136,9 @@ class Replacements:
             save_fp_weights=self.settings.save_fp_weights,
             clip_weights=chosen.clip_weights,
             group_size=chosen.group_size,
-            rounder=None if moments is None or chosen.codes else gptq_rounder(moments),
+            rounder=None
+            if moments is None or chosen.codes
+            else lambda layer, *grid: gptq_round(layer, moments, *grid),
             codes=chosen.codes,
             code_moments=moments,
             **options,

@@ -19,9 +19,8 @@ from lmbench.distiller.quantization.scale_and_zero_point import (
     linear_dequantize,
     linear_quantize_clamp,
 )
-from lmbench.distiller.quantization.weights import Rounder
 
-__all__ = ["collect_input_moments", "gptq_round", "gptq_rounder", "moments_for"]
+__all__ = ["collect_input_moments", "gptq_round", "moments_for"]
 
 _DAMPING = 0.01
 
@@ -89,15 +88,6 @@ def moments_for(name: str, moments: Mapping[str, Tensor] | None) -> Tensor:
             "collect_input_moments"
         )
     return moments[name]
-
-
-def gptq_rounder(hessian: Tensor) -> Rounder:
-    """The rounding of a layer's weights whose inputs have these moments."""
-
-    def rounder(weight: Tensor, scale: Tensor, zero: Tensor, q_min: int, q_max: int) -> Tensor:
-        return gptq_round(weight, hessian, scale, zero, q_min, q_max)
-
-    return rounder
 
 
 @torch.no_grad()
