@@ -355,25 +355,22 @@ def parse_overrides(
 
 def match_overrides(
     overrides: Mapping[str, Mapping[str, Any]], names: Iterable[str]
-) -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """For each name the first pattern that matches all of it, with its settings.
+) -> dict[str, Mapping[str, Any]]:
+    """For each name the settings of the first pattern that matches all of it.
 
     Raises:
         QuantizationError: a pattern that matches no name.
     """
-    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     candidates = list(names)
-    matching: set[str] = set()
-    for name in candidates:
-        for pattern in overrides:
-            if matches(pattern, name):
-                matching.add(pattern)
-                found.setdefault(name, (pattern, overrides[pattern]))
-    for pattern in overrides:
-        if pattern not in matching:
+    for pattern, changes in overrides.items():
+        matching = [name for name in candidates if matches(pattern, name)]
+        if not matching:
             raise QuantizationError(
                 f"override {pattern!r} matches no module {did_you_mean(pattern, candidates)}"
             )
+        for name in matching:
+            found.setdefault(name, changes)
     return found
 
 

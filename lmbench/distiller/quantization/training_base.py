@@ -139,7 +139,7 @@ class TrainingQuantizer(Quantizer, ABC):
         floats: dict[int, nn.Parameter] = {}
         shared: dict[int, tuple[str, int | None]] = {}
         for name, module in targets.items():
-            changes = matched.get(name, ("", {}))[1]
+            changes = matched.get(name, {})
             if isinstance(module, nn.Linear | nn.Embedding):
                 bits = changes.get("bits_weights", self.bits_weights)
                 bits = full_is_none(bits, name, self.weight_widths)
