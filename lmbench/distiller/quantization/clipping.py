@@ -42,6 +42,7 @@ __all__ = [
     "get_tensor_mean_n_stds_min_max",
     "get_tensor_min_max",
     "parse_clip",
+    "range_params",
 ]
 
 # Banner et al., table of the clipping value in units of b (Laplace) and sigma (Gauss) for 0 or 1
@@ -156,7 +157,8 @@ def _fitted_range(
     return percentile_range(histogram)
 
 
-def _params(mode: LinearQuantMode, num_bits: int, low: Tensor, high: Tensor) -> Range:
+def range_params(mode: LinearQuantMode, num_bits: int, low: Tensor, high: Tensor) -> Range:
+    """Scale and zero point of ranges, all of the shape of `low` and `high`."""
     if mode.symmetric:
         limit = torch.maximum(low.abs(), high.abs())
         restrict = mode is LinearQuantMode.SYMMETRIC_RESTRICTED
@@ -210,7 +212,7 @@ def get_quant_params_from_tensor(
     low, high = _tensor_range(tensor, num_bits, mode, clip, per_channel, num_stds, half_range)
     if half_range and not clip.fitted and clip not in (ClipMode.GAUSS, ClipMode.LAPLACE):
         low, high = low.clamp(min=0), high.clamp(min=0)
-    scale, zero_point = _params(mode, num_bits, low, high)
+    scale, zero_point = range_params(mode, num_bits, low, high)
     if per_channel:
         shape = (-1,) + (1,) * (tensor.dim() - 1)
         scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
@@ -279,7 +281,7 @@ def _least_error(
     q_low, q_high = mode.quantized_range(num_bits)
     for share in _ROW_SHARES:
         low, high = shrunk(share)
-        scale, zero = (part[:, None] for part in _params(mode, num_bits, low, high))
+        scale, zero = (part[:, None] for part in range_params(mode, num_bits, low, high))
         near = (rows * scale).round_()
         near = torch.minimum(torch.maximum(near, q_low + zero), q_high + zero).div_(scale)
         error = near.sub_(rows).square_().sum(1)
@@ -317,7 +319,7 @@ def get_quant_params_from_stats_dict(
     low, high = _stats_range(stats, num_bits, mode, clip, num_stds, half_range)
     if half_range and clip not in (ClipMode.GAUSS, ClipMode.LAPLACE):
         low, high = low.clamp(min=0), high.clamp(min=0)
-    scale, zero_point = _params(mode, num_bits, low, high)
+    scale, zero_point = range_params(mode, num_bits, low, high)
     if scale_approx_mult_bits is not None:
         scale = approx_scale_as_mult_and_shift(scale, scale_approx_mult_bits)
     return scale, zero_point

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmbench.distiller.quantization.clipping import range_params
 from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     asymmetric_linear_quantization_params,
@@ -125,12 +126,7 @@ class FakeLinearQuantization(nn.Module):
         if self.mode.symmetric:
             high = torch.maximum(low.abs(), high.abs())
             low = -high
-            restrict = self.mode is LinearQuantMode.SYMMETRIC_RESTRICTED
-            scale, zero = symmetric_linear_quantization_params(self.num_bits, high, restrict)
-        else:
-            scale, zero = asymmetric_linear_quantization_params(
-                self.num_bits, low, high, signed=self.mode.signed
-            )
+        scale, zero = range_params(self.mode, self.num_bits, low, high)
         q_range = self.mode.quantized_range(self.num_bits)
         return straight_through(x.clamp(low, high), scale, zero, q_range, self.dequantize)
 
