@@ -239,12 +239,15 @@ class PostTrainLinearQuantizer:
         """
         modules, resolved = self._chosen()
         self.module_settings = resolved
-        stats = self.model_activation_stats = self._prepared_stats()
-        half_range = rectified_sums(self.model) if self.settings.net_aware else frozenset[str]()
+        half_range = frozenset[str]()
+        if self.settings.net_aware:
+            half_range = rectified_sums(self.model)
+            if self.model_activation_stats is not None:
+                self.model_activation_stats = narrowed(self.model_activation_stats, self.model)
         replacements = Replacements(self.settings, self.input_moments)
         for name, module in modules.items():
             chosen = resolved[name]
-            own = self._own_stats(stats, name, module, chosen)
+            own = self._own_stats(name, module, chosen)
             try:
                 replacement = replacements.of(
                     name, module, chosen, own, chosen.clip_half_range or name in half_range
@@ -281,7 +284,7 @@ class PostTrainLinearQuantizer:
         for name, module in modules.items():
             if isinstance(module, nn.Embedding):
                 resolved[name].check_embedding(name)
-            self._own_stats(self.model_activation_stats, name, module, resolved[name])
+            self._own_stats(name, module, resolved[name])
 
     def _chosen(self) -> tuple[dict[str, nn.Module], dict[str, ModuleSettings]]:
         """The modules that can be quantized, and the settings of each."""
@@ -297,21 +300,14 @@ class PostTrainLinearQuantizer:
         return modules, resolved
 
     def _own_stats(
-        self, stats: ActivationStats | None, name: str, module: nn.Module, chosen: ModuleSettings
+        self, name: str, module: nn.Module, chosen: ModuleSettings
     ) -> dict[str, Any] | None:
         floating = chosen.precision is not None
         needs = chosen.bits_activations is not None and not floating
         if isinstance(module, nn.Embedding):
             needs = not (chosen.has_embedding_rows or chosen.codes or floating)
-        if stats is None or not needs:
-            return None
-        return stats_for(stats, name, module)
-
-    def _prepared_stats(self) -> ActivationStats | None:
-        """The statistics after net-aware narrowing."""
-        if self.model_activation_stats is None or not self.settings.net_aware:
-            return self.model_activation_stats
-        return narrowed(self.model_activation_stats, self.model)
+        stats = self.model_activation_stats
+        return stats_for(stats, name, module) if stats is not None and needs else None
 
 
 def quantize(
