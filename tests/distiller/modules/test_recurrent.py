@@ -129,9 +129,9 @@ def test_single_cells_convert_both_ways(cell_type):
 @pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
 def test_a_cell_goes_there_and_back_in_double_precision_and_draws_nothing(kind):
     theirs = kind(5, 7).double()
-    model = convert_model_to_modular(nn.ModuleDict({"cell": theirs}))
+    ours = convert_model_to_modular(theirs)
     drawn = torch.get_rng_state()
-    back = convert_model_to_pytorch(model)["cell"]
+    back = convert_model_to_pytorch(ours)
     assert torch.equal(torch.get_rng_state(), drawn)
     assert all(map(torch.equal, back.parameters(), theirs.parameters()))
 
@@ -162,10 +162,10 @@ def test_converting_a_model_keeps_the_decoder_tied_and_other_layers():
 
 def test_a_layer_in_two_places_stays_one_layer():
     shared = nn.LSTM(3, 3)
-    model = nn.ModuleDict({"a": shared, "b": shared, "c": nn.Sequential(shared)})
+    model = nn.ModuleDict({"a": shared, "b": shared, "c": nn.ModuleDict({"d": shared})})
     for convert in (convert_model_to_modular, convert_model_to_pytorch):
         convert(model)
-        assert model["a"] is model["b"] is model["c"][0] is not shared
+        assert model["a"] is model["b"] is model.get_submodule("c.d") is not shared
 
 
 def test_the_lstm_conversion_leaves_a_gru_alone():
