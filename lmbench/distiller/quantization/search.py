@@ -61,28 +61,25 @@ class SearchResult:
     trials: tuple[Trial, ...]
 
 
+@dataclass
 class _Search:
-    def __init__(
-        self,
-        model: nn.Module,
-        stats: ActivationStats | None,
-        evaluate: Callable[[nn.Module], float],
-        base: QuantSettings,
-        moments: Mapping[str, Tensor] | None,
-        on_try: Callable[[Trial], None] | None,
-        resume: Iterable[Trial | Mapping[str, Any]],
-        size: Callable[[nn.Module], int],
-        whole: Mapping[str, QuantSettings],
-    ) -> None:
-        self.whole = whole
-        self.model, self.stats, self.evaluate = model, stats, evaluate
-        self.size = size
-        self.base, self.moments, self.on_try = base, moments, on_try
-        known = [t if isinstance(t, Trial) else Trial.from_dict(t) for t in resume]
-        self.known = {self._key(t.phase, t.choice): t for t in known}
+    """Measures; the arguments are those of `auto_quantize`."""
+
+    model: nn.Module
+    stats: ActivationStats | None
+    evaluate: Callable[[nn.Module], float]
+    base: QuantSettings
+    moments: Mapping[str, Tensor] | None
+    on_try: Callable[[Trial], None] | None
+    resume: Iterable[Trial]
+    size: Callable[[nn.Module], int]
+    whole: Mapping[str, QuantSettings]
+
+    def __post_init__(self) -> None:
+        self.known = {self._key(trial.phase, trial.choice): trial for trial in self.resume}
         self.trials: list[Trial] = []
         # of tied modules only the first is varied, and the others follow it
-        modular = modular_copy(model)
+        modular = modular_copy(self.model)
         self.modules, self.roles = quantizable_modules(modular), cell_roles(modular)
         groups: dict[int, list[str]] = {}
         for name, module in self.modules.items():
@@ -172,7 +169,7 @@ def auto_quantize(
     clips: Iterable[ClipMode] = (ClipMode.NONE, ClipMode.AVG, ClipMode.MSE),
     input_moments: Mapping[str, Tensor] | None = None,
     on_try: Callable[[Trial], None] | None = None,
-    resume: Iterable[Trial | Mapping[str, Any]] = (),
+    resume: Iterable[Trial] = (),
     size: Callable[[nn.Module], int] | None = None,
     whole: Mapping[str, QuantSettings] | None = None,
 ) -> SearchResult:

@@ -298,7 +298,7 @@ def test_the_search_meets_a_size_and_does_not_repeat_what_it_resumes(model, stat
         lambda candidate: pytest.fail("measured again"),
         budget,
         bits=(8, 4),
-        resume=[t.to_dict() for t in result.trials],
+        resume=result.trials,
     )
     assert again.settings == result.settings
 
