@@ -255,7 +255,7 @@ class PostTrainLinearQuantizer:
             except QuantizationError as error:
                 raise QuantizationError(f"module {name}: {error}") from None
             if replacement is not None:
-                _set_module(self.model, name, replacement)
+                _put(self.model, module, replacement)
         narrow = saturating_modules(self.model)
         if narrow:
             warnings.warn(saturation_warning(narrow), SaturationWarning, stacklevel=2)
@@ -343,6 +343,9 @@ def modular_copy(model: nn.Module) -> nn.Module:
     return convert_model_to_modular(copy.deepcopy(model)).eval()
 
 
-def _set_module(model: nn.Module, name: str, replacement: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, replacement)
+def _put(model: nn.Module, module: nn.Module, replacement: nn.Module) -> None:
+    """In every place where the module stands."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is module:
+                parent._modules[name] = replacement

@@ -143,6 +143,16 @@ def test_a_sum_of_three_comes_back(kind):
 
 
 @torch.no_grad()
+def test_a_layer_in_two_places_is_quantized_in_both_and_comes_back():
+    layer, x, settings = nn.Linear(8, 8), torch.randn(4, 8), QuantSettings()
+    plain = nn.Sequential(layer, nn.Tanh(), layer)
+    quantized = quantize(plain, settings, calibrate(plain, lambda model: model(x)))
+    assert part(quantized, "0") is part(quantized, "2")
+    again = restore(plain, *export_state(quantized, settings))
+    assert torch.equal(again(x), quantized(x))
+
+
+@torch.no_grad()
 def test_what_was_written_before_floats_were_kept_comes_back(model, stats):
     """And with one scale for a matrix, where a group of a whole row has one for each row now."""
     changes = {"save_fp_weights": True, "group_size": 1000, "per_channel_wts": False}
