@@ -278,15 +278,16 @@ class RangeLinearQuantWrapper(QuantizedWrapper, ABC):
                 )
         for index, values in stats["inputs"].items():
             override = overrides.get(int(index), {})
+            if override.get("from_output"):
+                self._input_options[int(index)] = self.num_bits_acts, mode
+                self._register(f"input_{index}", result)
+                continue
             bits = check_bits(
                 override.get("bits_activations", self.num_bits_acts), f"input {index}"
             )
             assert bits is not None
             own_mode = parse_mode(override.get("mode", mode))
             self._input_options[int(index)] = (bits, own_mode)
-            if override.get("from_output"):
-                self._register(f"input_{index}", result)
-                continue
             params = get_quant_params_from_stats_dict(
                 values,
                 bits,

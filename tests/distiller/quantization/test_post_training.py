@@ -284,6 +284,12 @@ def of_decoder(**own):
     return {"overrides": {"decoder": own}}
 
 
+def test_an_input_on_the_outputs_grid_has_its_bits_too(stats):
+    given = of_input(from_output=True, bits_activations=4)
+    decoder = part(quantize(load_tiny(ARRAYS), QuantSettings.from_dict(given), stats), "decoder")
+    assert decoder.input_grid(0) == decoder.output_grid
+
+
 def of_input(number=0, **own):
     return of_decoder(input_overrides={number: own})
 
