@@ -39,7 +39,8 @@ def recurrent_layers(
     """Every layer of the model's plain recurrent modules, by ``module.layer``.
 
     The last layer's readers are ``consumers``, else what the model itself says (`RNNModel`'s
-    ``last_readers``), else all linear layers with as many inputs as the module has units.
+    ``last_readers``), else the only linear layer with as many inputs as the module has units, where
+    no other recurrent module could be read by it.
     """
     consumers = consumers or getattr(model, "last_readers", None)
     layers: dict[str, RecurrentLayer] = {}
@@ -48,12 +49,16 @@ def recurrent_layers(
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     }
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.RNNBase) or module.bidirectional or module.proj_size:
+    recurrent = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.RNNBase)
+    }
+    for name, module in recurrent.items():
+        if module.bidirectional or module.proj_size:
             continue
         prefix = f"{name}." if name else ""
         found = [key for key, lin in linears.items() if lin.in_features == module.hidden_size]
-        last_readers = tuple(consumers) if consumers else tuple(found)
+        sure = len(found) == len(recurrent) == 1
+        last_readers = tuple(consumers or (found if sure else ()))
         for index in range(module.num_layers):
             last = index == module.num_layers - 1
             layers[f"{prefix}l{index}"] = RecurrentLayer(
@@ -111,7 +116,8 @@ class HiddenUnits:
                 )
             if not known[key].readers:
                 raise DistillerError(
-                    f"weights: nothing reads '{key}'; name its reader: kwargs: {{consumers: [...]}}"
+                    f"weights: what reads '{key}' is not known; name its readers: kwargs: "
+                    "{consumers: [...]}"
                 )
             for name in known[key].readers:
                 shape = tuple(parameters[name].shape) if name in parameters else ()

@@ -82,9 +82,10 @@ def _thin_module(
         return
     chosen = [_choose(units, width) for units in unread]
     readers = layers[-1].readers
-    embeddings = _tied_embeddings(model, readers, parameters)
+    weights = [parameters[name] for name in readers]
     inputs = torch.arange(module.input_size)
-    if embeddings:
+    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    if embedded & {id(weight) for weight in weights}:
         if module.input_size != module.hidden_size:
             raise DistillerError(f"thin: '{name}' is tied but its input is not as wide as itself")
         inputs = chosen[-1]
@@ -103,11 +104,8 @@ def _thin_module(
                 bias = getattr(module, f"bias_{key}_l{index}")
                 getattr(smaller, f"bias_{key}_l{index}").copy_(bias[rows.to(bias.device)])
     _replace(model, name, smaller)
-    for reader in readers:
-        _narrow_reader(model, reader, chosen[-1])
-    for embedding in embeddings:
-        embedding.weight = model.get_parameter(readers[0])
-        embedding.embedding_dim = width
+    for weight in dict.fromkeys(weights):
+        _narrow(model, weight, chosen[-1])
     _update_widths(model, name, module, smaller)
 
 
@@ -130,26 +128,19 @@ def _choose(unread: Tensor, width: int) -> Tensor:
     return order[:width].sort().values
 
 
-def _tied_embeddings(
-    model: nn.Module, readers: tuple[str, ...], parameters: dict[str, Tensor]
-) -> list[nn.Embedding]:
-    weights = {id(parameters[name]) for name in readers}
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.Embedding) and id(module.weight) in weights
-    ]
-
-
-def _narrow_reader(model: nn.Module, reader: str, picked: Tensor) -> None:
-    owner = model.get_submodule(reader.rpartition(".")[0])
-    if not isinstance(owner, nn.Linear):
-        raise DistillerError(f"thin: '{reader}' belongs to a {type(owner).__name__}, not a Linear")
-    weight = owner.weight
-    owner.weight = nn.Parameter(
-        weight[:, picked.to(weight.device)].clone(), requires_grad=weight.requires_grad
-    )
-    owner.in_features = len(picked)
+def _narrow(model: nn.Module, weight: Tensor, picked: Tensor) -> None:
+    """Leave the picked columns of a weight in every layer that it is tied to."""
+    columns = weight[:, picked.to(weight.device)].clone()
+    narrow = nn.Parameter(columns, requires_grad=weight.requires_grad)
+    for name, param in list(model.named_parameters(remove_duplicate=False)):
+        if param is weight:
+            owner = model.get_submodule(name.rpartition(".")[0])
+            if not isinstance(owner, nn.Linear | nn.Embedding):
+                kind = type(owner).__name__
+                raise DistillerError(f"thin: '{name}' belongs to a {kind}, not a Linear")
+            owner.weight = narrow
+            width = "in_features" if isinstance(owner, nn.Linear) else "embedding_dim"
+            setattr(owner, width, len(picked))
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

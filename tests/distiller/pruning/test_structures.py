@@ -196,8 +196,32 @@ def test_hidden_units_that_nobody_reads_are_refused_with_the_fix():
     model = nn.LSTM(4, 4, 1)
     scheduler = distiller.CompressionScheduler(model)
     policy = distiller.PruningPolicy(L1("u", "HiddenUnits", 0.5, ["weight_hh_l0"]))
-    with pytest.raises(distiller.DistillerError, match="name its reader: kwargs"):
+    with pytest.raises(distiller.DistillerError, match="name its readers: kwargs"):
         scheduler.add_policy(policy, epochs=[0])
+
+
+@pytest.mark.parametrize("other", [nn.Linear(8, 3), nn.LSTM(8, 8)], ids=["head", "layer"])
+def test_of_two_readers_or_recurrent_modules_none_is_guessed(other):
+    model = Model()
+    model.other = other
+    policy = distiller.PruningPolicy(L1("u", "HiddenUnits", 0.5, ["rnn.weight_hh_l1"]))
+    with pytest.raises(distiller.DistillerError, match="name its readers: kwargs"):
+        distiller.CompressionScheduler(model).add_policy(policy, epochs=[0])
+
+
+def test_a_tied_model_with_a_second_head_is_thinned_as_a_whole():
+    model = Model(tied=True)
+    model.head = nn.Linear(8, 3)
+    model.again = nn.Linear(8, 17)
+    model.again.weight = model.encoder.weight
+    readers = ["head.weight", "decoder.weight", "again.weight"]
+    pruner = L1("u", "HiddenUnits", 0.5, UNITS, None, {"consumers": readers})
+    prune(model, pruner)
+    small = pruning.thin(model, readers)
+    assert small.decoder.weight is small.encoder.weight is small.get_parameter("again.weight")
+    assert small.get_parameter("head.weight").shape == (3, 4)
+    tokens = torch.randint(17, (9, 3))
+    torch.testing.assert_close(small(tokens)[0], model(tokens)[0], rtol=0, atol=1e-5)
 
 
 def test_a_reader_without_a_column_for_each_unit_is_refused():
