@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def save_checkpoint(
         dir: must exist.
 
     Raises:
-        DistillerError: no such directory, or an extra that is neither tensor nor JSON.
+        DistillerError: no such directory, an extra that is neither tensor nor JSON, or a file that
+            cannot be written; one of that name is then as it was.
     """
     folder = Path(dir)
     if not folder.is_dir():
@@ -74,8 +76,17 @@ def save_checkpoint(
     prefix = "" if name is None else f"{name}_"
     path = folder / f"{prefix}checkpoint.pth.tar"
     for target in (path, folder / f"{prefix}best.pth.tar") if is_best else (path,):
-        # Tied tensors are copied: the format holds each on its own.
-        save_file({key: value.clone() for key, value in tensors.items()}, target, {_KEY: text})
+        # Beside it first: one that cannot be written leaves the last one whole.
+        beside = target.with_name(f".{target.name}.new")
+        try:
+            # Tied tensors are copied: the format holds each on its own.
+            save_file({key: value.clone() for key, value in tensors.items()}, beside, {_KEY: text})
+            with beside.open("rb+") as file:
+                os.fsync(file.fileno())
+            beside.replace(target)
+        except (OSError, SafetensorError) as error:
+            beside.unlink(missing_ok=True)
+            raise DistillerError(f"save_checkpoint: {target} cannot be written: {error}") from None
     return path
 
 

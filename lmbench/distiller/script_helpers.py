@@ -112,8 +112,9 @@ def make_non_parallel_copy(model: nn.Module) -> nn.Module:
     def unwrapped(module: nn.Module) -> nn.Module:
         while isinstance(module, nn.DataParallel):
             module = module.module
-        for name, child in module.named_children():
-            setattr(module, name, unwrapped(child))
+        for name, child in list(module._modules.items()):
+            if child is not None:
+                setattr(module, name, unwrapped(child))
         return module
 
     return unwrapped(copy.deepcopy(model))

@@ -6,6 +6,7 @@ from collections import OrderedDict, namedtuple
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 import lmbench.distiller as distiller
@@ -42,10 +43,13 @@ def test_modules_get_their_full_names_and_are_found_by_them():
 
 
 def test_a_copy_without_data_parallel_has_the_plain_names():
-    model = nn.Sequential(nn.DataParallel(nn.Linear(2, 2)))
+    layer = nn.DataParallel(nn.Linear(2, 2))
+    model = nn.Sequential(layer)
     assert distiller.utils.denormalize_module_name(model, "0") == "0"
     copy = distiller.make_non_parallel_copy(model)
     assert set(copy.state_dict()) == {"0.weight", "0.bias"}
+    twice = distiller.make_non_parallel_copy(nn.Sequential(layer, layer))
+    assert type(twice[0]) is type(twice[1]) is nn.Linear
     assert set(model.state_dict()) == {"0.module.weight", "0.module.bias"}
 
 
@@ -134,6 +138,21 @@ def test_a_checkpoint_brings_weights_masks_and_optimizer_back(tmp_path):
         assert all(torch.equal(before[i]["exp_avg"], after[i]["exp_avg"]) for i in before)
     lean = apputils.load_lean_checkpoint(Tied(), tmp_path / "run_best.pth.tar")
     assert torch.equal(lean.encoder.weight, model.encoder.weight)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch):
+    path = apputils.save_checkpoint(0, "x", nn.Linear(2, 2), dir=tmp_path)
+    before = path.read_bytes()
+
+    def full(tensors, target, metadata):
+        target.write_bytes(b"a part")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("lmbench.distiller.checkpoint.save_file", full)
+    with pytest.raises(distiller.DistillerError, match=r"checkpoint.pth.tar cannot be .* No space"):
+        apputils.save_checkpoint(1, "x", nn.Linear(2, 2), dir=tmp_path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_each_pruner_pruned_stays_after_a_checkpoint(tmp_path):
