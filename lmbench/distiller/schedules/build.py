@@ -143,8 +143,9 @@ def _build(
     before = [dict(group) for group in optimizer.param_groups]
     ours = getattr(lr_schedulers, component.class_name, None)
     made = (ours or getattr(torch.optim.lr_scheduler, component.class_name))(optimizer, **arguments)
-    if begins > (resumed_epoch or 0):
-        # Torch sets the first rate as it is made; the epochs before the policy have their own.
+    if resumed_epoch is not None or begins > 0:
+        # Torch sets the first rate as it is made; the epochs before the policy have their own, and
+        # an optimizer that goes on has the rate of its next epoch.
         for group, kept in zip(optimizer.param_groups, before, strict=True):
             group.update(kept)
     return made

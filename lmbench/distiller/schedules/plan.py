@@ -222,7 +222,8 @@ def _masks_forward_alone(policy: PolicyEntry) -> bool:
     args = policy.args
     if not isinstance(args, PruningPolicyArgs):
         return False
-    return args.mask_on_forward_only and not args.use_double_copies
+    forward_only = args.mask_on_forward_only and not args.use_double_copies
+    return args.discard_masks_at_minibatch_end or forward_only
 
 
 def _quantizers(schedule: Schedule) -> Iterator[tuple[str, int, QuantizerArgs]]:
@@ -244,7 +245,9 @@ def _notes(schedule: Schedule) -> Iterator[str]:
             yield f"quantizer {name}: {args.bits_weights} bits a weight, {later} on"
     for policy in schedule.policies:
         if policy.kind == "pruner" and not _lasts(policy):
-            yield f"pruner {policy.instance_name}: its weights end dense; add keep_mask"
+            discards = getattr(policy.args, "discard_masks_at_minibatch_end", False)
+            fix = "leave discard_masks_at_minibatch_end out" if discards else "add keep_mask"
+            yield f"pruner {policy.instance_name}: its weights end dense; {fix}"
         args = schedule.component(policy).args
         if policy.kind == "regularizer" and getattr(args, "threshold_criteria", None):
             yield f"regularizer {policy.instance_name}: what it prunes cannot be predicted"

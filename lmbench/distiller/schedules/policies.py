@@ -304,11 +304,6 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         self.keep_mask = keep_mask
         self._last_epoch = -1
 
-    def on_epoch_begin(
-        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
-    ) -> None:
-        self._last_epoch = meta["scheduled_epochs"][-1]
-
     def on_minibatch_begin(
         self,
         model: nn.Module,
@@ -319,7 +314,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
         meta: Meta,
         optimizer: Optimizer | None = None,
     ) -> None:
-        # Also here, since a resumed run does not begin its epoch a second time.
+        # Not as the epoch begins, which a resumed run does not do a second time.
         self._last_epoch = meta["scheduled_epochs"][-1]
 
     def before_backward_pass(
@@ -364,7 +359,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
             self.regularizer.threshold(param, name, zeros_mask_dict)
             if last and self.keep_mask:
                 masker.is_regularization_mask = False
-                masker.add_part(self.regularizer.name)
+                masker.add_part(f"regularizer {self.regularizer.name}")
             masker.apply_mask(param)
 
 

@@ -357,10 +357,13 @@ class CompressionScheduler:
             for key in ("mask_parts", "maskers", "unmasked")
         )
         for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
-            for pruner, part in parts.get(masker.param_name, {}).items():
-                own = masker.mask if part is None else part.to(param.device, torch.bool).clone()
-                if own is not None:
-                    masker.parts[pruner] = own
+            if saved := parts.get(masker.param_name):
+                masker.parts = {
+                    pruner: masker.kept(param)
+                    if part is None
+                    else part.to(param.device, torch.bool).clone()
+                    for pruner, part in saved.items()
+                }
         if "policies" not in state:
             return
         policies = list(self.sched_metadata)
@@ -369,6 +372,8 @@ class CompressionScheduler:
                 f"scheduler state: made by a schedule of {len(state['policies'])} policies, "
                 f"this one has {len(policies)}; resume with the schedule of the run"
             )
+        if missing := self.zeros_mask_dict.keys() - maskers.keys():
+            raise DistillerError(f"scheduler state: of another model, without '{min(missing)}'")
         for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
             flags = maskers[masker.param_name]
             masker.use_double_copies = flags["use_double_copies"]
@@ -401,7 +406,8 @@ class CompressionScheduler:
                     f"{tuple(mask.shape)}, the parameter {tuple(param.shape)}"
                 )
             masker.mask = None if mask is None else mask.to(param.device).clone()
-            masker.parts = {}
+            # Nobody's part by name: what is given stays, whatever prunes on.
+            masker.parts = {} if masker.mask is None else {"": masker.mask}
 
 
 def _policy_state(policy: ScheduledTrainingPolicy) -> dict[str, Any]:

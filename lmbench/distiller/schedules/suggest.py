@@ -54,6 +54,12 @@ def suggest_targets(
         raise DistillerError("suggest: no tensor was analysed; analyse some first")
     wanted = total_sparsity * sum(sizes.values())
     dense = next(iter(curves.values()))[0][1]
+    if not 0 < dense < math.inf:
+        raise DistillerError(
+            f"suggest: the dense model scores {dense}; analyse one that has learned"
+        )
+    if unknown := sorted(curves.keys() - sizes.keys()):
+        raise DistillerError(f"suggest: {unknown[0]} is no weight by its first name; leave it out")
     segments = []
     for name, curve in curves.items():
         for (low, cost), (high, more) in _hull_steps(curve, dense):

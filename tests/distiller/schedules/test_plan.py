@@ -204,6 +204,11 @@ def test_the_plan_warns_when_the_training_is_too_short_and_when_weights_end_dens
     assert distiller.predict_sparsity(kept, {"w": (10, 10)}).totals == (0, 0, 0, 0.7)
     short = distiller.predict_sparsity(kept, {"w": (10, 10)}, epochs=2)
     assert "0.0% of the weights will be zero where it asks for 70.0%" in short.notes[0]
+    discarded = {"use_double_copies": True, "discard_masks_at_minibatch_end": True}
+    config["policies"] = [policy("pruner", "p", 0, 4, **discarded)]
+    gone = distiller.predict_sparsity(distiller.schedule_from_dict(config), {"w": (10, 10)})
+    assert not any(gone.totals)
+    assert "leave discard_masks_at_minibatch_end out" in gone.notes[0]
 
 
 def test_the_end_of_a_schedule_costs_the_same_however_many_epochs_it_has(monkeypatch):

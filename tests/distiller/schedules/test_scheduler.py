@@ -459,6 +459,34 @@ def test_a_script_goes_on_at_an_epoch_with_any_learning_rate(lr):
     scheduler.on_epoch_end(3, optimizer, metrics=1.0)
 
 
+@pytest.mark.parametrize(
+    "lr",
+    [{"class": "StepLR", "step_size": 1}, {"class": "MultiStepLR", "milestones": [2, 4]}],
+)
+def test_a_script_that_goes_on_has_the_rates_of_one_that_never_stopped(lr, tmp_path):
+    def rates(model, optimizer, scheduler, start):
+        for epoch in range(start, 5):
+            yield optimizer.param_groups[0]["lr"]
+            scheduler.on_epoch_end(epoch, optimizer)
+            distiller.apputils.save_checkpoint(
+                epoch, "x", model, optimizer, scheduler, name=str(epoch), dir=tmp_path
+            )
+
+    config = schedule(pruners={}, lr_schedulers={"lr": lr})
+    config["policies"] = [{"lr_scheduler": {"instance_name": "lr"}, "epochs": list(range(5))}]
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    whole = list(rates(model, optimizer, distiller.dict_config(model, optimizer, config), 0))
+    for epoch in range(4):
+        model, scheduler, optimizer, start = distiller.apputils.load_checkpoint(
+            model, tmp_path / f"{epoch}_checkpoint.pth.tar"
+        )
+        scheduler = distiller.dict_config(
+            model, optimizer, config, scheduler, resumed_epoch=start - 1
+        )
+        assert list(rates(model, optimizer, scheduler, start)) == whole[start:]
+
+
 def test_a_quantizer_prepares_the_model_and_quantizes_after_each_update(monkeypatch, tmp_path):
     monkeypatch.setattr(schedule_building, "quantizer_class", lambda name: Quantizer)
     (tmp_path / "q.yaml").write_text(QUANTIZED)
@@ -551,6 +579,7 @@ def test_a_state_with_masks_alone_brings_the_masks():
         ({"masks_dict": {"encoder.weight": torch.ones(2, 2)}}, "has shape"),
         ({"masks_dict": {}, "version": 9}, "version 9"),
         ({"masks_dict": {}, "policies": []}, "0 policies, this one has 1"),
+        ({"masks_dict": {}, "policies": [{}], "maskers": {}}, "another model, without 'decoder"),
     ],
 )
 def test_a_state_of_something_else_is_refused(state, message):
@@ -591,6 +620,46 @@ def test_what_each_of_two_pruners_of_one_weight_prunes_stays_pruned():
     weight = training.model.get_parameter("rnn.weight_hh_l0")
     assert (weight[~masker.mask] == 0).all()
     assert int((~masker.parts["rows"]).all(dim=1).sum()) == 12
+
+
+def test_masks_that_were_given_stay_when_a_pruner_steps():
+    model = nn.Linear(10, 10)
+    config = schedule(pruners={"p": {**AGP, "weights": ["weight"]}})
+    scheduler = distiller.dict_config(model, None, config)
+    given = torch.arange(100).reshape(10, 10) < 30
+    scheduler.init_from_masks_dict({"weight": given, "bias": None})
+    scheduler.on_epoch_begin(1)
+    mask = scheduler.zeros_mask_dict["weight"].mask
+    assert mask is not None
+    assert not mask[~given].any()
+
+
+def test_a_pruner_and_a_regularizer_of_one_name_each_keep_their_part():
+    model = nn.Linear(20, 20, bias=False)
+    regularizer = {
+        "class": "L1Regularizer",
+        "reg_regims": {"weight": 0.05},
+        "threshold_criteria": "Max",
+    }
+    pruner = {"class": "SparsityLevelParameterPruner", "levels": {"weight": 0.01}}
+    config = schedule(pruners={"x": pruner}, regularizers={"x": regularizer})
+    config["policies"] = [
+        {"regularizer": {"instance_name": "x", "args": {"keep_mask": True}}, "epochs": [0]},
+        {"pruner": {"instance_name": "x"}, "epochs": [1]},
+    ]
+    scheduler = distiller.dict_config(model, None, config)
+    scheduler.on_epoch_begin(0)
+    scheduler.on_minibatch_begin(0, 0, 1)
+    scheduler.before_backward_pass(0, 0, 1, torch.ones(()))
+    scheduler.on_minibatch_end(0, 0, 1)
+    scheduler.on_epoch_end(0)
+    kept = scheduler.zeros_mask_dict["weight"].mask
+    assert kept is not None
+    scheduler.on_epoch_begin(1)
+    mask = scheduler.zeros_mask_dict["weight"].mask
+    assert mask is not None
+    assert not mask[~kept].any()
+    assert int(kept.sum()) < 350
 
 
 def test_a_thresholding_regularizer_leaves_a_pruners_mask_in_place():
