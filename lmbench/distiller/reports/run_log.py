@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import logging
 import logging.config
 import os
@@ -67,7 +68,7 @@ def config_pylogger(
             logging.config.fileConfig(
                 log_cfg_file, defaults={"logfilename": filename}, disable_existing_loggers=False
             )
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        except (KeyError, RuntimeError, ValueError, TypeError, configparser.Error) as error:
             raise DistillerError(
                 f"{log_cfg_file}: is no configuration of Python's logging ({error}); mend it, or "
                 "leave the file out"

@@ -211,6 +211,19 @@ def test_scores_that_are_not_finite_are_no_prediction():
         distiller.suggest_targets(curves, sizes, 0.9)
 
 
+@pytest.mark.parametrize("dense", [0.0, math.inf, math.nan])
+def test_a_dense_model_without_a_score_to_judge_by_is_refused(dense):
+    curves = {"a": [(0.0, dense), (0.5, 20.0)]}
+    with pytest.raises(distiller.DistillerError, match="the dense model scores"):
+        distiller.suggest_targets(curves, {"a": 10}, 0.1)
+
+
+def test_a_tensor_of_unknown_size_is_named():
+    curves = {name: [(0.0, 10.0), (0.5, 11.0)] for name in ("a", "tied")}
+    with pytest.raises(distiller.DistillerError, match="suggest: tied is no weight"):
+        distiller.suggest_targets(curves, {"a": 10}, 0.1)
+
+
 def test_a_suggestion_of_nothing_is_refused():
     suggestion = distiller.suggest_targets({"a": [(0.0, 10.0), (0.5, 11.0)]}, {"a": 10}, 0.0)
     with pytest.raises(distiller.DistillerError, match="nothing is to be pruned"):

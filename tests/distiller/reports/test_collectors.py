@@ -84,6 +84,14 @@ def test_histograms_count_every_value_between_the_calibrated_bounds(tmp_path):
     assert torch.equal(saved["relu.output.hist"], found["relu"]["output"]["hist"])
 
 
+def test_histograms_leave_out_a_layer_that_answers_a_tuple():
+    model = nn.ModuleDict({"rnn": nn.LSTM(2, 3), "head": nn.Linear(3, 2)})
+    found = data_loggers.collect_histograms(
+        model, lambda model: model["head"](model["rnn"](torch.randn(5, 1, 2))[0]), nbins=4
+    )
+    assert set(found) == {"head"}
+
+
 def test_raw_outputs_are_every_output(tmp_path):
     model = Model()
     outputs = data_loggers.collect_raw_outputs(model, run, tmp_path, [nn.ReLU])

@@ -203,6 +203,8 @@ class ActivationHistogramsCollector(ActivationStatsCollector):
 
     def observe(self, name: str, inputs: tuple[Any, ...], output: Any) -> None:
         if name not in self.activation_stats:
+            if not isinstance(output, Tensor):
+                return  # a calibration knows nothing of it either
             raise DistillerError(f"activation_stats: '{name}' is missing; calibrate this model")
         stats = self.activation_stats[name]
         entry = self._histograms.setdefault(name, {"inputs": {}, "output": {}})
