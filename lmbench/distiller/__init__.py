@@ -110,13 +110,8 @@ def __getattr__(name: str) -> Any:
             raise
     # Part of the public surface is defined by the packages themselves, in their __all__.
     for package in ("pruning", "quantization", "modules", "reports.data_loggers"):
-        try:
-            module = importlib.import_module(f".{package}", __name__)
-        except ModuleNotFoundError as error:
-            if error.name != f"{__name__}.{package}":
-                raise
-            continue
-        if name in getattr(module, "__all__", ()):
+        module = importlib.import_module(f".{package}", __name__)
+        if name in module.__all__:
             return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

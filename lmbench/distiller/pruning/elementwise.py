@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.pruning.criteria import keep_largest, level_count, level_mask, threshold_keep
-from lmbench.distiller.pruning.masks import parameters_by_name
+from lmbench.distiller.pruning.masks import masked_parameters, parameters_by_name
 from lmbench.distiller.pruning.pruner import ListedWeightsPruner, Maskers, Meta, PerParameterPruner
 from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate
 from lmbench.distiller.schedules.arguments import bias_beside
@@ -293,9 +293,8 @@ class GlobalMagnitudePruner(ListedWeightsPruner):
     def prepare(self, model: nn.Module, zeros_mask_dict: Maskers, meta: Meta) -> None:
         chosen: dict[str, Tensor] = {}
         magnitudes, gone = [], []
-        for name, param in parameters_by_name(model, zeros_mask_dict).items():
-            masker = zeros_mask_dict[name]
-            if not self.handles(name) or masker.param_name in chosen:
+        for masker, param in masked_parameters(model, zeros_mask_dict):
+            if self.handled_name(masker.names) is None:
                 continue
             weight = chosen[masker.param_name] = masker.dense(param)
             magnitude = weight.detach().abs().reshape(-1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lmbench.distiller.errors import DistillerError, did_you_mean
 from lmbench.distiller.pruning.criteria import keep_largest, level_count
 from lmbench.distiller.pruning.hidden_units import recurrent_layers
-from lmbench.distiller.pruning.structures import Norm, Structures
+from lmbench.distiller.pruning.structures import Structures
 from lmbench.distiller.reports.sparsity_tables import WEIGHT_DIMS, weights_of
 from lmbench.distiller.reports.table import Column, Table, decimal, percent
 from lmbench.distiller.schedules.agp import structures_to_prune
@@ -186,7 +186,8 @@ def analyse_sensitivity(
     for number, (target, level) in enumerate(jobs, start=1):
         key = point_key(target.name, group, level)
         if key not in store:
-            store[key] = _score(clone, parameters, target, level, structures, evaluate)
+            score = _score(clone, parameters, target, level, structures, evaluate)
+            store[key] = float(score)
         points.append(SensitivityPoint(target.name, target.kind, group, level, store[key]))
         if on_point is not None:
             on_point(points[-1], number, len(jobs))
@@ -215,8 +216,8 @@ def _score(
     target: Target,
     level: float,
     structures: Structures | None,
-    evaluate: Callable[[nn.Module], float],
-) -> float:
+    evaluate: Callable[[nn.Module], Any],
+) -> Any:
     # Ties appear under each name: each storage is pruned and put back once.
     views = {
         (id(parameters[part.parameter]), part.start): parameters[part.parameter][
@@ -228,7 +229,7 @@ def _score(
     try:
         for view, _ in saved:
             view.mul_(_keep(view, level, structures))
-        return float(evaluate(clone))
+        return evaluate(clone)
     finally:
         for view, before in saved:
             view.copy_(before)
@@ -237,8 +238,7 @@ def _score(
 def _keep(weight: Tensor, level: float, structures: Structures | None) -> Tensor:
     if structures is None:
         return keep_largest(weight.abs(), level_count(weight.numel(), level))
-    norm: Norm = "L1"
-    norms = structures.norms(weight, norm)
+    norms = structures.norms(weight, "L1")
     return structures.expand(keep_largest(norms, structures_to_prune(norms.numel(), level)), weight)
 
 
@@ -269,14 +269,10 @@ def perform_sensitivity_analysis(
         if parameters[target.name].dim() not in WEIGHT_DIMS:
             continue
         for level in map(float, sparsities):
-            found: list[Any] = []
-
-            def keep_answer(pruned: nn.Module, found: list[Any] = found) -> float:
-                found.append(test_func(model=pruned))
-                return 0.0
-
-            _score(clone, parameters, target, level, structures, keep_answer)
-            answers.setdefault(target.name, {})[level] = found[0]
+            answer = _score(
+                clone, parameters, target, level, structures, lambda m: test_func(model=m)
+            )
+            answers.setdefault(target.name, {})[level] = answer
     return answers
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lmbench.distiller.pruning.hidden_units import GATES
+from lmbench.distiller.errors import DistillerError
+from lmbench.distiller.reports.sparsity_tables import percentile_table, weights_sparsity_table
 from lmbench.distiller.reports.table import Column, Table, whole
 from lmbench.distiller.reports.tensor_sparsity import count_nonzero
 
@@ -51,7 +52,6 @@ def module_costs(model: nn.Module) -> list[ModuleCost]:
                 nonzero += count_nonzero(param)
             else:
                 biases += param.numel()
-        macs = _macs(module)
         costs.append(
             ModuleCost(
                 name or "model",
@@ -59,25 +59,20 @@ def module_costs(model: nn.Module) -> list[ModuleCost]:
                 weights,
                 biases,
                 nonzero,
-                None if macs is None else macs[0],
-                None if macs is None else macs[1],
+                *_macs(module),
                 tied_to,
             )
         )
     return costs
 
 
-def _macs(module: nn.Module) -> tuple[int, int] | None:
+def _macs(module: nn.Module) -> tuple[int, int] | tuple[None, None]:
     """Multiply-accumulates of a token, in all and with a non-zero weight; no biases."""
     if isinstance(module, nn.Embedding):
         return 0, 0
-    if isinstance(module, nn.RNNBase):
-        found = [p for key, p in module.named_parameters() if key.startswith("weight_")]
-        assert module.mode in GATES
-    elif isinstance(module, (nn.Linear, nn.RNNCellBase)):
-        found = [p for key, p in module.named_parameters() if key.startswith("weight")]
-    else:
-        return None
+    if not isinstance(module, (nn.RNNBase, nn.RNNCellBase, nn.Linear)):
+        return None, None
+    found = [p for key, p in module.named_parameters() if key.startswith("weight")]
     return sum(p.numel() for p in found), sum(count_nonzero(p) for p in found)
 
 
@@ -124,14 +119,13 @@ def model_table(model: nn.Module) -> Table:
     weights, biases = sum(c.weights for c in costs), sum(c.biases for c in costs)
     nonzero = sum(c.nonzero for c in costs)
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    known = [c for c in costs if c.macs is not None]
     values: list[tuple[str, int]] = [
         ("weights", weights),
         ("non-zero weights", nonzero),
         ("biases", biases),
         ("bytes of parameters", size),
-        ("MACs a token", sum(c.macs or 0 for c in known)),
-        ("non-zero MACs a token", sum(c.nonzero_macs or 0 for c in known)),
+        ("MACs a token", sum(c.macs or 0 for c in costs)),
+        ("non-zero MACs a token", sum(c.nonzero_macs or 0 for c in costs)),
     ]
     return Table("Model", (Column("what", "What"), Column("count", "Count", whole)), tuple(values))
 
@@ -147,9 +141,6 @@ def summary_table(model: nn.Module, what: str, gross: bool = False) -> Table:
     Raises:
         DistillerError: for another kind.
     """
-    from lmbench.distiller.errors import DistillerError
-    from lmbench.distiller.reports.sparsity_tables import percentile_table, weights_sparsity_table
-
     with torch.no_grad():
         if what == "sparsity":
             return weights_sparsity_table(model, gross)
