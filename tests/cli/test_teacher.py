@@ -68,6 +68,7 @@ def test_words_drawn_once_teach_as_the_teacher_does(home: Home, capsys: Capture)
 def test_a_teacher_is_the_run_that_was_meant_when_the_student_was_made(
     home: Home, capsys: Capture
 ) -> None:
+    answer(capsys, "train", "--data", "tiny", *SMALL)  # the tests before may have left a packed run
     newest = home.session("default").runs()[-1].ref
     taught = answer(capsys, "train", "--data", "tiny", *SMALL, "--teacher", "@")
     assert taught["status"] == "finished"
