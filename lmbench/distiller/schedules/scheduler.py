@@ -357,12 +357,13 @@ class CompressionScheduler:
             for key in ("mask_parts", "maskers", "unmasked")
         )
         for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
-            if saved := parts.get(masker.param_name):
+            # A whole state without parts has a mask that the next minibatch makes anew.
+            if "mask_parts" in state:
                 masker.parts = {
                     pruner: masker.kept(param)
                     if part is None
                     else part.to(param.device, torch.bool).clone()
-                    for pruner, part in saved.items()
+                    for pruner, part in parts.get(masker.param_name, {}).items()
                 }
         if "policies" not in state:
             return

@@ -622,6 +622,14 @@ def test_what_each_of_two_pruners_of_one_weight_prunes_stays_pruned():
     assert int((~masker.parts["rows"]).all(dim=1).sum()) == 12
 
 
+def test_a_mask_that_is_nobodys_part_is_none_after_a_resume_either():
+    scheduler = distiller.CompressionScheduler(nn.Linear(3, 3))
+    scheduler.zeros_mask_dict["weight"].mask = torch.rand(3, 3) > 0.5
+    again = distiller.CompressionScheduler(nn.Linear(3, 3))
+    again.load_state_dict(scheduler.state_dict())
+    assert again.zeros_mask_dict["weight"].parts == {}
+
+
 def test_masks_that_were_given_stay_when_a_pruner_steps():
     model = nn.Linear(10, 10)
     config = schedule(pruners={"p": {**AGP, "weights": ["weight"]}})
