@@ -12,7 +12,7 @@ from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.pruning.criteria import keep_largest, level_count, level_mask, threshold_keep
 from lmbench.distiller.pruning.masks import masked_parameters, parameters_by_name
 from lmbench.distiller.pruning.pruner import ListedWeightsPruner, Maskers, Meta, PerParameterPruner
-from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate
+from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate, Curve, epoch_target
 from lmbench.distiller.schedules.arguments import bias_beside
 
 
@@ -63,7 +63,7 @@ class AutomatedGradualPruner(ListedWeightsPruner):
         initial_sparsity: float,
         final_sparsity: float,
         weights: Sequence[str],
-        rate_scheduler_factory: Callable[[float, float], AgpPruningRate] = AgpPruningRate,
+        rate_scheduler_factory: Callable[[float, float], Curve] = AgpPruningRate,
         *,
         bias_exponent: float = 0.0,
     ) -> None:
@@ -75,7 +75,7 @@ class AutomatedGradualPruner(ListedWeightsPruner):
         self._scores.prepare(model, zeros_mask_dict)
 
     def target_sparsity(self, param_name: str, meta: Meta) -> float:
-        return self.agp_pr.target(meta)
+        return epoch_target(self.agp_pr, meta)
 
     def set_param_mask(
         self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
@@ -107,7 +107,7 @@ class BaiduRNNPruner(ListedWeightsPruner):
         self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
     ) -> None:
         if self.handles(param_name):
-            zeros_mask_dict[param_name].mask = threshold_keep(param, self.rate.threshold(meta))
+            zeros_mask_dict[param_name].mask = threshold_keep(param, epoch_target(self.rate, meta))
 
 
 class SparsityLevelParameterPruner(PerParameterPruner):
@@ -288,7 +288,7 @@ class GlobalMagnitudePruner(ListedWeightsPruner):
 
     def target_sparsity(self, param_name: str, meta: Meta) -> float:
         """The target of all listed weights together."""
-        return self.agp_pr.target(meta)
+        return epoch_target(self.agp_pr, meta)
 
     def prepare(self, model: nn.Module, zeros_mask_dict: Maskers, meta: Meta) -> None:
         chosen: dict[str, Tensor] = {}
@@ -306,7 +306,7 @@ class GlobalMagnitudePruner(ListedWeightsPruner):
         if not chosen:
             return
         everything = torch.cat(magnitudes)
-        prune = level_count(everything.numel(), self.agp_pr.target(meta))
+        prune = level_count(everything.numel(), epoch_target(self.agp_pr, meta))
         keep = keep_largest(everything, prune, torch.cat(gone))
         parts = torch.split(keep, [weight.numel() for weight in chosen.values()])
         for (name, weight), part in zip(chosen.items(), parts, strict=True):

@@ -23,7 +23,7 @@ from lmbench.distiller.pruning.structures import (
     block_of,
     check_group_type,
 )
-from lmbench.distiller.schedules.agp import AgpPruningRate, structures_to_prune
+from lmbench.distiller.schedules.agp import AgpPruningRate, epoch_target, structures_to_prune
 
 Rounding = Callable[[float], int] | str
 
@@ -334,7 +334,7 @@ class _Gradual(RankedStructureParameterPruner):
         self.agp_pr = AgpPruningRate(initial_sparsity, final_sparsity)
 
     def fraction_to_prune(self, param_name: str, meta: Meta | None = None) -> float:
-        return self.agp_pr.final_sparsity if meta is None else self.agp_pr.target(meta)
+        return self.agp_pr.final_sparsity if meta is None else epoch_target(self.agp_pr, meta)
 
 
 class L1RankedStructureParameterPruner_AGP(  # noqa: N801 - the name of the schedules

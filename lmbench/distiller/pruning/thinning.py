@@ -103,6 +103,8 @@ def _thin_module(
             if module.bias:
                 bias = getattr(module, f"bias_{key}_l{index}")
                 getattr(smaller, f"bias_{key}_l{index}").copy_(bias[rows.to(bias.device)])
+    for key, weight in smaller.named_parameters():
+        weight.requires_grad_(module.get_parameter(key).requires_grad)
     _replace(model, name, smaller)
     for weight in dict.fromkeys(weights):
         _narrow(model, weight, chosen[-1])

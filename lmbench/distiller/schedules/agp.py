@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from lmbench.distiller.errors import ScheduleError
 
@@ -59,6 +59,24 @@ def check_range(
     return starting_epoch, ending_epoch, frequency
 
 
+class Curve(Protocol):
+    """A pruner's target of an epoch, which may be any object with the original's ``step``."""
+
+    def step(
+        self, current_epoch: int, starting_epoch: int, ending_epoch: int, freq: int, /
+    ) -> float:
+        """The target of ``current_epoch``, in a range whose ``ending_epoch`` is exclusive."""
+        ...
+
+
+def epoch_target(curve: Curve, meta: Mapping[str, Any]) -> float:
+    """The target by a scheduler's metadata; a list of epochs counts as a range of frequency 1."""
+    current, epochs = meta["current_epoch"], meta["scheduled_epochs"]
+    if meta.get("frequency") is None:
+        return curve.step(current, epochs[0], epochs[-1] + 1, 1)
+    return curve.step(current, meta["starting_epoch"], meta["ending_epoch"], meta["frequency"])
+
+
 class AgpPruningRate:
     """The cubic curve of automated gradual pruning, from ``initial`` to ``final`` sparsity.
 
@@ -77,15 +95,6 @@ class AgpPruningRate:
                 f"sparsity falls from initial_sparsity {initial_sparsity} to final_sparsity "
                 f"{final_sparsity}; make final_sparsity the larger one"
             )
-
-    def at(self, done: int, span: int) -> float:
-        """The target after ``done`` of ``span`` epochs; a span of 0 is one shot, at ``final``."""
-        if span == 0:
-            return self.final_sparsity
-        return (
-            self.final_sparsity
-            + (self.initial_sparsity - self.final_sparsity) * (1.0 - done / span) ** 3
-        )
 
     def step(self, current_epoch: int, starting_epoch: int, ending_epoch: int, freq: int) -> float:
         """The target sparsity of ``current_epoch``.
@@ -112,19 +121,11 @@ class AgpPruningRate:
                 f"reached; use a frequency up to {length - 1}, or ending_epoch "
                 f"{starting_epoch + 1} for one-shot pruning"
             )
-        return self.at(current_epoch - starting_epoch, span)
-
-    def target(self, meta: Mapping[str, Any]) -> float:
-        """The target by a scheduler's metadata, of a range or of a list of epochs."""
-        if meta.get("frequency") is not None:
-            return self.step(
-                meta["current_epoch"],
-                meta["starting_epoch"],
-                meta["ending_epoch"],
-                meta["frequency"],
-            )
-        epochs = meta["scheduled_epochs"]
-        return self.at(meta["current_epoch"] - epochs[0], epochs[-1] - epochs[0])
+        if span == 0:
+            return self.final_sparsity
+        done = (current_epoch - starting_epoch) / span
+        fall = self.initial_sparsity - self.final_sparsity
+        return self.final_sparsity + fall * (1.0 - done) ** 3
 
 
 class BaiduPruningRate:
@@ -164,14 +165,6 @@ class BaiduPruningRate:
             start_slope * (ramp_epoch - starting_epoch + 1)
             + ramp_slope * (current_epoch - ramp_epoch + 1)
         ) / freq
-
-    def threshold(self, meta: Mapping[str, Any]) -> float:
-        """The threshold by a scheduler's metadata; a list of epochs counts as frequency 1."""
-        epochs = meta["scheduled_epochs"]
-        freq = meta.get("frequency")
-        if freq is None:
-            return self.step(meta["current_epoch"], epochs[0], epochs[-1] + 1, 1)
-        return self.step(meta["current_epoch"], meta["starting_epoch"], meta["ending_epoch"], freq)
 
 
 def structures_to_prune(

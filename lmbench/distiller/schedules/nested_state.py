@@ -36,6 +36,8 @@ def split_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, 
 
     def visit(value: Any, path: str) -> Any:
         if isinstance(value, Tensor):
+            while path in tensors:  # a key may hold a slash
+                path += "+"
             tensors[path] = value.detach().contiguous()
             return _TENSOR + path
         if isinstance(value, Mapping):

@@ -12,7 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate, structures_to_prune
+from lmbench.distiller.schedules.agp import (
+    AgpPruningRate,
+    BaiduPruningRate,
+    epoch_target,
+    structures_to_prune,
+)
 from lmbench.distiller.schedules.arguments import (
     RECURRENT,
     Args,
@@ -95,7 +100,7 @@ class GradualArgs(ListedArgs):
 
     def target(self, meta: Meta) -> float:
         """The sparsity that a step aims at."""
-        return AgpPruningRate(self.initial_sparsity, self.final_sparsity).target(meta)
+        return epoch_target(AgpPruningRate(self.initial_sparsity, self.final_sparsity), meta)
 
     def check_epochs(self, meta: Meta) -> None:
         self.target(meta)
@@ -129,7 +134,7 @@ class BaiduArgs(ListedArgs):
     def threshold(self, meta: Meta) -> float:
         """The magnitude up to which a step prunes."""
         rate = BaiduPruningRate(self.q, self.ramp_epoch_offset, self.ramp_slope_mult)
-        return rate.threshold(meta)
+        return epoch_target(rate, meta)
 
     def check_epochs(self, meta: Meta) -> None:
         self.threshold(meta)

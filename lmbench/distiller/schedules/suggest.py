@@ -151,7 +151,7 @@ def gradual_schedule(
         level = round(target, 6)
         if level <= 0:
             continue
-        key = f"{name.replace('.', '_')}_pruner"
+        key = f"{name}_pruner"
         pruners[key] = {
             **_pruned(group),
             "initial_sparsity": _INITIAL_SPARSITY if level > _INITIAL_SPARSITY else 0.0,

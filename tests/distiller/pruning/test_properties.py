@@ -194,9 +194,14 @@ MARKED = st.sampled_from(["tensor:x", "text:", "text:tensor:x"])
     )
 )
 def test_a_state_comes_back_from_its_tensors_and_values(value):
-    state = {"a": value, "t": {"x": torch.arange(3), "y": [torch.ones(2), None]}}
+    state = {
+        "a": value,
+        "t": {"x": torch.arange(3), "y": [torch.ones(2), None]},
+        "t/x": torch.arange(5),
+    }
     tensors, values = distiller.split_state(state)
     back = distiller.join_state(tensors, values)
     assert back["a"] == value
-    assert torch.equal(back["t"]["x"], state["t"]["x"])
-    assert torch.equal(back["t"]["y"][0], state["t"]["y"][0])
+    assert torch.equal(back["t"]["x"], torch.arange(3))
+    assert torch.equal(back["t/x"], torch.arange(5))
+    assert torch.equal(back["t"]["y"][0], torch.ones(2))

@@ -224,6 +224,15 @@ def test_a_tensor_of_unknown_size_is_named():
         distiller.suggest_targets(curves, {"a": 10}, 0.1)
 
 
+def test_two_names_that_differ_in_a_dot_alone_are_both_pruned():
+    curve = [(0.0, 10.0), (0.5, 11.0)]
+    suggestion = distiller.suggest_targets(
+        {"a.b_c": curve, "a_b.c": curve}, {"a.b_c": 10, "a_b.c": 10}, 0.4
+    )
+    schedule = distiller.parse_schedule(distiller.suggestion_to_schedule(suggestion, 0, 2))
+    assert [entry.instance_name for entry in schedule.policies] == ["a.b_c_pruner", "a_b.c_pruner"]
+
+
 def test_a_suggestion_of_nothing_is_refused():
     suggestion = distiller.suggest_targets({"a": [(0.0, 10.0), (0.5, 11.0)]}, {"a": 10}, 0.0)
     with pytest.raises(distiller.DistillerError, match="nothing is to be pruned"):

@@ -178,8 +178,11 @@ def test_thinning_keeps_what_a_less_pruned_layer_needs():
     model = Model()
     prune(model, L1("u", "HiddenUnits", 0.5, ["rnn.weight_hh_l0"]))
     prune(model, L1("u", "HiddenUnits", 0.25, ["rnn.weight_hh_l1"]))
+    model.rnn.weight_hh_l1.requires_grad_(False)
     small = pruning.thin(model)
     assert small.rnn.hidden_size == 6
+    frozen = [name for name, weight in small.named_parameters() if not weight.requires_grad]
+    assert frozen == ["rnn.weight_hh_l1"]
     tokens = torch.randint(17, (9, 3))
     torch.testing.assert_close(small(tokens)[0], model(tokens)[0], rtol=0, atol=1e-5)
 

@@ -355,6 +355,25 @@ def test_agp_over_a_list_of_epochs_ends_at_its_target(epochs):
     assert reached == [0, 0, 0, 0, 0, 0.43, 0.43, 0.43, 0.43, 0.5, 0.5]
 
 
+def test_a_rate_of_ones_own_needs_no_more_than_step():
+    class Halves:
+        def __init__(self, initial: float, final: float) -> None:
+            self.final = final
+
+        def step(self, epoch: int, start: int, end: int, frequency: int) -> float:
+            return self.final if epoch == end - 1 else self.final / 2
+
+    model = nn.Linear(10, 10)
+    scheduler = distiller.CompressionScheduler(model)
+    pruner = pruning.AutomatedGradualPruner("agp", 0.0, 0.8, ["weight"], Halves)
+    scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=[0, 1, 2])
+    reached = []
+    for epoch in range(3):
+        scheduler.on_epoch_begin(epoch)
+        reached.append(distiller.sparsity(scheduler.zeros_mask_dict["weight"].mask))
+    assert reached == pytest.approx([0.4, 0.4, 0.8])
+
+
 @pytest.mark.parametrize(
     "spec, rates",
     [
