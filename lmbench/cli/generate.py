@@ -164,8 +164,9 @@ def _alternatives(generation: Generation) -> Table:
 
 def _summarise(generation: Generation, target: Path | None) -> None:
     where = f"{target}: " if target else ""
+    what = "pieces" if generation.pieces else "words"
     note(
-        f"{where}{len(generation.words):,} words by {generation.run} "
-        f"({generation.runtime}, seed {generation.seed}), {generation.tokens_per_s:,.0f} words/s, "
+        f"{where}{len(generation.words):,} {what} by {generation.run} "
+        f"({generation.runtime}, seed {generation.seed}), {generation.tokens_per_s:,.0f} {what}/s, "
         f"{generation.bits_per_word:.2f} bits a word",
     )

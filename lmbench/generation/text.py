@@ -73,8 +73,10 @@ class Generation:
 
     @property
     def bits_per_word(self) -> float:
-        """The mean surprisal: how unlikely the model itself finds the text."""
-        return sum(word.surprisal_bits for word in self.words) / max(1, len(self.words))
+        """The mean surprisal of a word, whole if it was written in pieces: how unlikely the model
+        itself finds the text."""
+        bits = sum(word.surprisal_bits for word in self.words)
+        return bits / max(1, len(self.text.split() if self.pieces else self.words))
 
     def sample(self) -> dict[str, Any]:
         """The line of ``samples.jsonl``."""

@@ -11,6 +11,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +106,7 @@ class _Chains:
         self._known: dict[tuple[Path, str], _Chain] = {}
 
     def of(self, run: Run) -> _Chain:
-        way: dict[str, RunRecord] = {}
+        way: dict[str, tuple[Run, RunRecord]] = {}
         ref: str | None = run.ref
         before = _Chain()
         while ref is not None:
@@ -113,33 +114,36 @@ class _Chains:
                 before = self._known[run.home.path, ref]
                 break
             # A chain that leads back to itself is nobody's but a forger's.
-            record = None if ref in way else self._record(run, ref)
-            if record is None:
+            kin = None if ref in way else run if ref == run.ref else run.home.run_of(ref)
+            record = self._record(kin, run) if kin else None
+            if kin is None or record is None:
                 # It is gone; its name still tells it from others.
                 before = _Chain(ref)
                 break
-            way[ref] = record
+            way[ref] = kin, record
             ref = record.parent
-        for ref, record in reversed(way.items()):
-            before = self._known[run.home.path, ref] = _after(before, record)
+        for ref, (kin, record) in reversed(way.items()):
+            before = self._known[run.home.path, ref] = _after(before, kin, record)
         return before
 
-    def _record(self, run: Run, ref: str) -> RunRecord | None:
+    def _record(self, kin: Run, run: Run) -> RunRecord | None:
         """Of `run` itself, or of one that it came from, None where that cannot be read."""
-        if ref in self._records:
-            return self._records[ref]
-        if ref == run.ref:
-            return run.read()
-        found = run.home.run_of(ref)
-        return found.read_if_readable() if found else None
+        if kin.ref in self._records:
+            return self._records[kin.ref]
+        return run.read() if kin is run else kin.read_if_readable()
 
 
-def _after(before: _Chain, record: RunRecord) -> _Chain:
+def _after(before: _Chain, run: Run, record: RunRecord) -> _Chain:
     settings = {key: value for key, value in record.config.items() if key != "seed"}
     # Of a model from a file nothing tells how it was trained.
     text = json.dumps([record.kind, settings, before.setting, record.imported], sort_keys=True)
+    setting = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+    for name in ("schedule.yaml", "quantization.yaml"):
+        # The run's own copy: the file that the settings name may have been edited since.
+        with suppress(OSError):
+            setting.update(name.encode() + (run.path / name).read_bytes())
     return _Chain(
-        hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+        setting.hexdigest(),
         (json.dumps(record.config.get("seed")), *before.seeds),
         record.corpus.fingerprint if record.corpus else None,
     )

@@ -53,10 +53,16 @@ class Corpus(BaseModel):
     vocab: Literal["all", "train"] = "all"
 
 
+# More of anything than a float could show is not counted but written by hand.
+_Count = Annotated[int, Field(lt=2**63)]
+
+
 class _Results(TypedDict, total=False):
     """The results that lists and tables calculate with; others may be anything."""
 
-    __pydantic_config__ = ConfigDict(extra="allow")  # pyright: ignore[reportGeneralTypeIssues]
+    __pydantic_config__ = ConfigDict(  # pyright: ignore[reportGeneralTypeIssues]
+        extra="allow", allow_inf_nan=False
+    )
     valid_loss: float | None
     valid_ppl: float | None
     test_loss: float | None
@@ -69,11 +75,11 @@ class _Results(TypedDict, total=False):
     sparsity: float | None
     tokens_per_s: float | None
     seconds: float | None
-    parameters: int | None
-    nonzero: int | None
-    bytes: int | None
-    packed_bytes: int | None
-    split_tokens: int | None
+    parameters: _Count | None
+    nonzero: _Count | None
+    bytes: _Count | None
+    packed_bytes: _Count | None
+    split_tokens: _Count | None
     rungs: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], float | None]
     rows: list[dict[str, Any]]
 

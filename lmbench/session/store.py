@@ -197,8 +197,16 @@ class Run:
         return record
 
     def config(self) -> Config:
+        """Its settings.
+
+        Raises:
+            LmbenchError: its record, or a setting in it, is damaged.
+        """
         record = self.read()
-        return parse_config(record.kind, record.config)
+        try:
+            return parse_config(record.kind, record.config)
+        except LmbenchError as error:
+            raise LmbenchError(f"field 'config': {error} ({self.path / 'run.json'})") from None
 
     def status(self, record: RunRecord | None = None) -> Status:
         """The status as it really is: a live run whose process is gone (of another machine: has

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ WRONG = [
     ({"results": {"parameters": "many"}}, "results.parameters"),
     ({"results": {"sparsity": "half"}}, "results.sparsity"),
     ({"results": {"rows": [3]}}, "results.rows.0"),
+    ({"results": {"bytes": 10**400}}, "results.bytes"),
+    ({"results": {"valid_ppl": math.inf}}, "results.valid_ppl"),
     ({"started": "nan"}, "started"),
     ({"created": True}, "created"),
     ({"corpus": {"name": 3, "fingerprint": "f"}}, "corpus.name"),
@@ -38,7 +41,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 def damage(run: Run, changes: dict[str, Any]) -> None:
     path = run.path / "run.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    text = json.dumps({**json.loads(path.read_text()), **changes})
+    path.write_text(text.replace("Infinity", "1e999"))
+
+
+def test_a_damaged_setting_is_no_flag_that_somebody_gave(home: Home) -> None:
+    run = home.find_run("2")
+    damage(run, {"config": {"lr": "fast"}})
+    with pytest.raises(LmbenchError, match=r"^field 'config': .*lr.*fast.*002-train/run\.json\)$"):
+        run.config()
 
 
 @pytest.mark.parametrize("changes, field", WRONG)

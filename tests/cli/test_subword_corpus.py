@@ -102,8 +102,14 @@ def written(capsys: Capture, run: str, folder: Path) -> None:
     document = answer(capsys, *options)
     assert "▁" not in document["text"]
     assert any(word["text"].startswith("▁") for word in document["words"])
+    bits = sum(word["surprisal_bits"] for word in document["words"])
+    assert len(document["text"].split()) < len(document["words"]) == 60
+    assert document["bits_per_word"] == pytest.approx(bits / len(document["text"].split()))
     assert lmbench(list(options)) == 0
-    assert capsys.readouterr().out.split() == document["text"].split()
+    captured = capsys.readouterr()
+    assert captured.out.split() == document["text"].split()
+    assert "60 pieces by" in captured.err
+    assert f"{document['bits_per_word']:.2f} bits a word" in captured.err
     assert lmbench([*options, "--outf", str(folder / "out.txt")]) == 0
     assert (folder / "out.txt").read_text().split() == document["text"].split()
     assert json.dumps(document["unknown"]) == "[]"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lmbench.config import EvaluateConfig, PackConfig, PruneConfig, QuantizeConfig, TrainConfig
+from lmbench.jobs.input_files import SCHEDULE_FILE, SETTINGS_FILE, STATS_FILE
 from lmbench.report.compare import compare_runs, report_session
 from lmbench.report.pareto_front import front_plot
 from lmbench.report.plots.export import as_csv, as_svg
@@ -73,6 +74,22 @@ def test_another_text_of_the_same_name_is_another_setting(session: Session) -> N
     for run, hashed in zip(runs, ("a", "b", "a"), strict=True):
         run.update(corpus=Corpus(name="tiny", fingerprint=hashed))
     assert numbers(one_setting(runs)) == [[1, 3], [2]]
+
+
+def test_a_file_that_was_edited_between_is_another_setting(session: Session) -> None:
+    parent = train(session, 1)
+    for seed, edited in enumerate((b"50", b"50", b"80")):
+        run = session.new_run(PruneConfig(seed=seed, compress="my.yaml"), "prune", parent=parent)
+        (run.path / SCHEDULE_FILE).write_bytes(edited)
+    assert numbers(one_setting(session.runs())) == [[1], [2, 3], [4]]
+    # Of two quantizations with one file of settings, too, and statistics are each one's own.
+    for seed, edited in enumerate((b"a", b"a", b"b")):
+        run = session.new_run(
+            QuantizeConfig(seed=seed, config="my.yaml"), "quantize", parent=parent
+        )
+        (run.path / SETTINGS_FILE).write_bytes(edited)
+        (run.path / STATS_FILE).write_bytes(bytes(seed))
+    assert numbers(one_setting(session.runs()))[-2:] == [[5, 6], [7]]
 
 
 def test_a_model_from_a_file_is_nobodys_other_seed(session: Session) -> None:

@@ -91,8 +91,11 @@ class GeneratedText:
 
     @property
     def bits(self) -> float | None:
-        """The mean surprisal."""
-        return sum(w.bits for w in self.words) / len(self.words) if self.words else None
+        """The mean surprisal of a word, whole if it was written in pieces."""
+        if not self.words:
+            return None
+        bits, pieces = sum(word.bits for word in self.words), [word.text for word in self.words]
+        return bits / max(1, len(joined(pieces).split() if is_subword(pieces) else pieces))
 
 
 def shown_word(text: str) -> str:
