@@ -147,16 +147,24 @@ def _refuse_alike(names: list[str]) -> None:
             )
 
 
+def _files_and_links(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, and each folder in it that is a link, into which none looks."""
+    yield from files_in(folder)
+    for root, folders, _ in os.walk(folder):
+        yield from (path for name in folders if (path := Path(root, name)).is_symlink())
+
+
 def _contents(session: Session) -> Iterator[tuple[str, Path | bytes | None]]:
     """Each file that stays, under its name in the archive, in the order of the names; None for
-    links, and for what lies in folders of runs that have no record. The folder of a run may be a
-    link itself."""
+    links, and for what lies in folders of runs that have no record. The folder of the runs, that of
+    a run and those of its checkpoints may be links themselves, to a larger disk."""
     found: dict[str, Path | bytes | None] = {}
     runs = session.runs()
     names = {run.path.name for run in runs}
-    linked = [run.path for run in runs if run.path.is_symlink()]
+    folders = [run.path / name for run in runs for name in ("", "last", "best")]
+    linked = [path for path in (session.runs_path, *folders) if path.is_symlink()]
     seen: set[int] = set()
-    for path in itertools.chain(files_in(session.path), *map(files_in, linked)):
+    for path in itertools.chain.from_iterable(map(_files_and_links, (session.path, *linked))):
         name = path.relative_to(session.path)
         passing = any(part.startswith(".") for part in name.parts) or name.name == "control"
         if passing or path in linked or not (path.is_file() or path.is_symlink()):

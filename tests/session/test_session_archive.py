@@ -136,16 +136,20 @@ def test_a_live_run_keeps_its_session_from_being_packed(session: Session, tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["home"]
 
 
-def test_a_run_whose_folder_is_a_link_is_packed_whole_and_other_links_are_named(
-    session: Session, tmp_path: Path
+@pytest.mark.parametrize("moved", [("",), ("last",), ("last", ""), ("..",)])
+def test_runs_and_checkpoints_behind_links_are_packed_whole_and_other_links_are_named(
+    session: Session, tmp_path: Path, moved: tuple[str, ...]
 ) -> None:
     run = session.runs()[0].path
-    run.rename(tmp_path / "elsewhere")
-    run.symlink_to(tmp_path / "elsewhere")
+    for number, name in enumerate(moved):
+        folder = session.runs_path if name == ".." else run / name
+        folder.rename(tmp_path / f"elsewhere{number}")
+        folder.symlink_to(tmp_path / f"elsewhere{number}")
     link = session.path / "schedules" / "linked.yaml"
     link.symlink_to(session.path / "schedules" / "my own.yaml")
+    (run / "plots").symlink_to(tmp_path)
     packed = pack(session, tmp_path / "s.lmbench")
-    assert packed.left_out == ("schedules/linked.yaml",)
+    assert packed.left_out == (f"runs/{run.name}/plots", "schedules/linked.yaml")
     made = unpack(packed.path, Home(tmp_path / "other"))
     weights = "last/model.safetensors"
     assert (made.runs()[0].path / weights).read_bytes() == (run / weights).read_bytes()
