@@ -36,6 +36,8 @@ from lmbench.config import (
 )
 from lmbench.jobs import launch
 from lmbench.jobs.exit_reasons import KILLED_BY_USER
+from lmbench.jobs.hosts.laboratory_messages import OpenModel
+from lmbench.jobs.hosts.opened_model import OpenedModel
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import train
 from lmbench.jobs.places.local import Local
@@ -501,6 +503,12 @@ def test_while_it_trains_a_run_has_the_size_of_its_integers_packed(
     assert set(of_floats) == {None}
     assert of_integers is not None
     assert of_integers == results["packed_bytes"] < results["bytes"] / 3
+    on_valid = OpenModel(
+        id=1, run=str(run.path), threads=1, tokens=300, calibrate_on="valid", calibration_tokens=300
+    )
+    opened = OpenedModel.from_run(on_valid, lambda *progress: None)
+    assert opened.packed_bytes == of_integers
+    assert opened.prune("encoder.weight", 0.9, lambda *progress: None)[2] < of_integers
 
 
 @pytest.mark.parametrize("bits_activations", ["8", "null"])

@@ -179,6 +179,9 @@ def _grid(module: nn.Module, values: ValueType) -> Tensor | None:
         return None
     if zero is not None and bool(torch.as_tensor(zero).any()):
         return None
+    levels: Any = getattr(module, "weight_q", None)
+    if levels is not None and int(levels.max()) > (127 if values == "int8" else 7):
+        return None  # unsigned levels of a matrix without negative weights
     weight: Any = getattr(module, "weight", None)
     rows, columns = weight.shape
     full = (1.0 / torch.as_tensor(steps).float()).expand(

@@ -8,7 +8,7 @@ checkpoint has of them, also where pruning put zeros among them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lmbench.deploy.packed_file.dequantize import CODES, code_group, weight_places
 from lmbench.deploy.packed_file.stored_tensor import Array, ValueType
+from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.distiller.quantization.codes import nearest_levels
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.model.rnn import RNNModel, shared_names
@@ -40,14 +41,26 @@ class TrainedGrids:
     groups: Mapping[str, int] = field(default_factory=dict)
     """By parameter: the columns that share scales, of codes."""
 
+    def packed_bytes(self, model: RNNModel, vocabulary: Sequence[str]) -> int:
+        """About the bytes of the file that packing a model of these weights gives."""
+        # Codes of a few columns each keep all units, as `pack` does.
+        state = model.state_dict()
+        whole_rows = all(group >= state[n].shape[1] for n, group in self.groups.items())
+        return packed_bytes(
+            model, vocabulary, self.values, self.groups, self.grids, thinned=whole_rows
+        )
+
 
 def trained_grids(model: RNNModel, trained: Mapping[str, Tensor]) -> TrainedGrids:
     """The grids of the matrices that lie on one; tied ones once.
 
     Args:
         model: with the quantized values as its weights.
-        trained: parameters and buffers of the model that trained.
+        trained: parameters and buffers of the model that trained; none where it was the model
+            itself, which lies on no grid.
     """
+    if not trained:
+        return TrainedGrids()
     values: dict[str, ValueType] = {}
     grids: dict[str, Tensor] = {}
     groups: dict[str, int] = {}

@@ -14,7 +14,7 @@ from lmbench.config import QuantizeConfig, validate
 from lmbench.corpus.batches import score_rows
 from lmbench.deploy.load_model import load_run
 from lmbench.deploy.packed_file.dequantize import dequantized_bytes
-from lmbench.deploy.packed_file.writing import packed_bytes
+from lmbench.deploy.packed_file.trained_grid import TrainedGrids, trained_grids
 from lmbench.distiller.pruning.sensitivity import analyse_sensitivity, model_target, tensor_targets
 from lmbench.distiller.quantization.calibration import (
     ActivationStats,
@@ -39,6 +39,7 @@ from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
 from lmbench.model.rnn import shape_of
 from lmbench.session import Run
+from lmbench.training.checkpoint import read_trained
 from lmbench.training.process_setup import prepare_worker
 
 __all__ = ["OpenedModel", "Report"]
@@ -58,6 +59,8 @@ class OpenedModel:
     calibration: Tensor
     sample: Tensor
     vocabulary: Sequence[str]
+    grids: TrainedGrids
+    """Of a model that was trained on a grid or in codes."""
     moments: Mapping[str, Tensor] | None = None
     pruned: dict[str, tuple[float, int, int]] = field(default_factory=dict)
 
@@ -81,6 +84,7 @@ class OpenedModel:
             raise LmbenchError(
                 f"run {run.ref} is quantized already: name the run that it was made from"
             )
+        grids = trained_grids(model, read_trained(loaded.path))
         corpus = corpus_of(run.read().corpus, run.home.path, run.ref)
         split, tokens = request.calibrate_on, request.calibration_tokens
         rows = score_rows(corpus, split, tokens, device, "--calibration-tokens")
@@ -95,7 +99,7 @@ class OpenedModel:
                 save_stats(stats, path)
                 # The time of the model's file is what they are known to be of it by.
                 os.utime(path, ns=(stamp, stamp))
-        return cls(model, modular, stamp, stats, rows, sample, loaded.vocabulary)
+        return cls(model, modular, stamp, stats, rows, sample, loaded.vocabulary, grids)
 
     def quantized(self, settings: QuantSettings, report: Report) -> nn.Module:
         """The model as these settings make it."""
@@ -133,7 +137,7 @@ class OpenedModel:
         def score(candidate: nn.Module) -> float:
             assert isinstance(candidate, RNNModel)
             left = count_weights(candidate)[1]
-            size = packed_bytes(candidate, self.vocabulary)
+            size = self.grids.packed_bytes(candidate, self.vocabulary)
             found.append((self.loss(candidate, report), left, size))
             return found[-1][0]
 
@@ -154,7 +158,7 @@ class OpenedModel:
     @property
     def packed_bytes(self) -> int:
         """Of the model as it is; for what settings make of it, see `size_of`."""
-        return packed_bytes(self.model, self.vocabulary)
+        return self.grids.packed_bytes(self.model, self.vocabulary)
 
     def size_of(self, quantized: nn.Module) -> int:
         """Bytes of what packing a quantized model gives."""

@@ -19,7 +19,7 @@ from lmbench.deploy.load_model import PACKED_NAME, LoadedModel, load_packed, loa
 from lmbench.deploy.packed_file.dequantize import dequantized, weight_places
 from lmbench.deploy.packed_file.metadata import About, PackedInfo
 from lmbench.deploy.packed_file.stored_tensor import ValueType
-from lmbench.deploy.packed_file.trained_grid import TrainedGrids, trained_grids
+from lmbench.deploy.packed_file.trained_grid import trained_grids
 from lmbench.deploy.packed_file.writing import rewrite_about, write_packed
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.deploy.runtimes.table import Runtime, as_is_runtime, build_runtime
@@ -141,7 +141,7 @@ def _pack(
 ) -> PackedInfo:
     """Pack a plain model as it is, a quantized one on the grid that it was put on."""
     taken = None if loaded.plain else dequantized(loaded.model, loaded.shape)
-    found = taken or (trained_grids(loaded.recurrent, trained) if trained else TrainedGrids())
+    found = taken or trained_grids(loaded.recurrent, trained)
     _warn_of_rounding(job, "quantized" if taken else "trained", found.values, config.weights)
     if taken and taken.renewed and config.weights != "fp32":
         job.warn(

@@ -13,8 +13,7 @@ from torch import Tensor
 from lmbench.config import ModelConfig, TrainConfig
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.batches import batchify
-from lmbench.deploy.packed_file.trained_grid import TrainedGrids, trained_grids
-from lmbench.deploy.packed_file.writing import packed_bytes
+from lmbench.deploy.packed_file.trained_grid import trained_grids
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.errors import LmbenchError
@@ -251,18 +250,12 @@ def _note_size(job: Job, plain: RNNModel, trained: Mapping[str, Tensor], corpus:
     """Of a pruned or quantized model how small it would be packed; `trained`, where a quantizer
     is in it, is the one that trains."""
     weights, nonzero, _ = count_weights(plain)
-    found = trained_grids(plain, trained) if trained else TrainedGrids()
+    found = trained_grids(plain, trained)
     if nonzero == weights and not found.values:
         # Noted of a masked model, where the last checkpoint holds a dense copy.
         job.drop_results("packed_bytes")
         return
-    # Codes of a few columns each keep all units, as `pack` does.
-    state = plain.state_dict()
-    whole_rows = all(group >= state[n].shape[1] for n, group in found.groups.items())
-    size = packed_bytes(
-        plain, corpus.vocabulary, found.values, found.groups, found.grids, thinned=whole_rows
-    )
-    job.add_results(packed_bytes=size)
+    job.add_results(packed_bytes=found.packed_bytes(plain, corpus.vocabulary))
 
 
 def build_objective(

@@ -53,6 +53,18 @@ def test_the_packed_weights_are_those_the_integers_stand_for(tmp_path, kind, bit
         torch.testing.assert_close(restored[name], wrapper.weight, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_unsigned_levels_of_a_matrix_without_negative_weights_are_not_cut(bits):
+    torch.manual_seed(0)
+    model = RNNModel("GRU", len(WORDS), 16, 16, 1, 0.0, True).eval()
+    with torch.no_grad():
+        model.encoder.weight.abs_()
+    settings = {**SETTINGS, "mode": "ASYMMETRIC_UNSIGNED", "bits_parameters": bits}
+    taken = dequantized(quantize(model, QuantSettings.from_dict(settings)), shape_of(model))
+    assert "encoder.weight" in taken.renewed
+    assert not taken.grids
+
+
 @pytest.mark.parametrize("sparse", ["auto", "never"])
 @pytest.mark.parametrize("group", [64, None])
 def test_groups_of_4_bits_that_are_stored_sparse_are_said_to_be_rounded_anew(

@@ -147,7 +147,8 @@ def test_the_size_of_codes_is_told_without_the_units_that_nothing_reads(tmp_path
 
 def test_floats_are_on_no_grid() -> None:
     torch.manual_seed(0)
-    assert not trained_grids(RNNModel("GRU", 50, 16, 16, 1, 0.0, False), {}).values
+    model = RNNModel("GRU", 50, 16, 16, 1, 0.0, False)
+    assert not trained_grids(model, model.state_dict()).values
 
 
 @pytest.mark.skipif(why_unavailable() is not None, reason="needs the compiled kernels")
