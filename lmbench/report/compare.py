@@ -315,8 +315,7 @@ def _adapted(runs: Sequence[Run]) -> Mapping[Path, dict[str, float]]:
                 continue
             if (record.started or record.created) < ends[parent.path]:
                 continue
-            known = {key: record.results.get(key) for key, _ in ADAPTED}
-            figures = {key: value for key, value in known.items() if value is not None}
+            figures = {key: record.results[key] for key, _ in ADAPTED if key in record.results}
             found[parent.path] = found.get(parent.path, {}) | figures
     return found
 

@@ -71,8 +71,13 @@ def model_card(run: Run, weights_bytes: int, floats: bool) -> str:
 def _metadata(run: Run, record: RunRecord) -> dict[str, Any]:
     """What the Hub's index reads. A language, a licence and a data set are the user's to add."""
     tags = ["language-model", "recurrent", str(record.shape.get("model", "")).lower()]
-    kinds = {record.kind for _, record in _lineage(run)}
-    tags += ["pruned"] * ("prune" in kinds) + ["quantized"] * ("quantize" in kinds)
+    lineage = [record for _, record in _lineage(run)]
+    pruned = any(
+        kin.kind == "prune" or (kin.config.get("compress") and kin.results.get("sparsity"))
+        for kin in lineage
+    )
+    quantized = any(kin.kind == "quantize" for kin in lineage)
+    tags += ["pruned"] * pruned + ["quantized"] * quantized
     metrics = [
         {"type": "perplexity", "name": f"{split} perplexity", "value": value}
         for split, value in _perplexities(record)
@@ -134,7 +139,10 @@ def _bits(run: Run) -> Iterator[tuple[str, str]]:
         for what in ("weights", "activations"):
             widths = {entry.get(f"bits_{what}") for entry in found} - {None}
             if widths:
-                yield f"bits of {what}", ", ".join(sorted(map(str, widths), key=len))
+                yield (
+                    f"bits of {what}",
+                    ", ".join(sorted(map(str, widths), key=lambda w: (len(w), w))),
+                )
 
 
 def _made(run: Run) -> Iterator[str]:

@@ -99,7 +99,7 @@ def duration(seconds: float | None) -> str:
     """12:40, 1:02:03, 3 d 4 h."""
     if seconds is None or not math.isfinite(seconds):
         return ""
-    whole = round(seconds)
+    whole = max(0, round(seconds))  # a clock may have been set back
     if whole >= 2 * 86400:
         return f"{whole // 86400} d {whole % 86400 // 3600} h"
     hours, rest = divmod(whole, 3600)

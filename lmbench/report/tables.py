@@ -140,7 +140,8 @@ def run_document(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "ref": run.ref,
-        "id": record.id,
+        # The folder's: one that was copied by hand holds the other run's record.
+        "id": run.id or record.id,
         "name": record.name,
         "kind": record.kind,
         "status": run.status(record),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from lmbench.errors import LmbenchError
+from lmbench.errors import LmbenchError, os_error_line
 from lmbench.session.files import (
     files_in,
     fsync_folder,
@@ -129,6 +129,8 @@ def pack(session: Session, target: Path, *, replace: bool = False) -> Packed:
                 take_name(partial, target)
         fsync_folder(target.parent)
     except OSError as error:
+        if Path(str(error.filename)).is_relative_to(session.path):
+            raise LmbenchError(os_error_line(error, "cannot be read")) from None
         raise LmbenchError(f"cannot be written: {error.strerror or error} ({target})") from None
     packed = {name for name, _ in known}
     left_out = tuple(name for name, _ in contents if name not in packed)

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lmbench.session.files import (
     holding_folder,
     json_bytes,
     locked,
+    read_json,
     write_atomic,
     write_json,
 )
@@ -59,20 +61,17 @@ def finish_rename(sessions: Path) -> None:
     """Finish a rename that a death interrupted; does nothing while another process is at it."""
     if not (sessions / _NOTE).exists():
         return
-    with holding_folder(sessions, wait=False) as ours:
-        note = _json_or_none(_bytes_or_none(sessions / _NOTE)) if ours else None
-        if not isinstance(note, dict):
+    # A full or read-only disk: the next opening tries again.
+    with holding_folder(sessions, wait=False) as ours, suppress(OSError, LmbenchError):
+        if not ours:
             return
+        note = read_json(sessions / _NOTE, version=1)
         name, new_name = str(note.get("from")), str(note.get("to"))
-        try:
-            if (sessions / new_name).is_dir():
-                _finish(sessions, name, new_name)
-            else:
-                # It died before the folder had its new name: nothing was changed.
-                (sessions / _NOTE).unlink()
-        except (OSError, LmbenchError):
-            # A full or read-only disk: the next opening tries again.
-            return
+        if (sessions / new_name).is_dir():
+            _finish(sessions, name, new_name)
+        else:
+            # It died before the folder had its new name: nothing was changed.
+            (sessions / _NOTE).unlink()
 
 
 def _finish(sessions: Path, name: str, new_name: str) -> None:
@@ -107,7 +106,7 @@ def _check_writable(sessions: Path, name: str) -> None:
 def _referring_files(session: Path, name: str) -> list[Path]:
     """The files of a session that may refer to runs or files of session `name`."""
     records = [*sorted(session.glob("runs/*/run.json")), *session.glob("session.json")]
-    json, yaml = (f'"{name}/', f'"sessions/{name}/'), (f"{name}/",)
+    json, yaml = (f'"{name}/', f"sessions/{name}/"), (f"{name}/",)
     files = {
         **dict.fromkeys([*records, session / "samples.jsonl"], json),
         session / "sweep.yaml": yaml,
@@ -120,13 +119,17 @@ def rename_refs(session: Path, name: str, new_name: str) -> None:
     """In a session's folder, make references to runs of session `name` name `new_name`.
 
     A reference is a whole string ``NAME/NNN-kind`` or ``NAME/N``, as parents of runs, teachers,
-    samples, sweeps and the workbench's selection have it, or the path of one of its files, as a
-    sweep's runs have it. Damaged files, and files without a reference, are left as they are.
+    samples, sweeps and the workbench's selection have it, or the path of one of its files, from the
+    working folder, as a sweep's runs have it, or the whole path, as the evaluation of a packed file
+    has it. Damaged files, and files without a reference, are left as they are.
     """
     if name == new_name:
         return
     named = re.escape(name)
-    pattern = re.compile(rf"{named}(/(?:\d{{3,}}-[a-z]+|\d+|@))|(sessions/){named}(/.+)", re.DOTALL)
+    home = re.escape(f"{session.parent.parent}/")
+    pattern = re.compile(
+        rf"{named}(/(?:\d{{3,}}-[a-z]+|\d+|@))|((?:{home})?sessions/){named}(/.+)", re.DOTALL
+    )
 
     def renamed(value: Any) -> Any:
         if isinstance(value, str):
@@ -180,11 +183,4 @@ def _bytes_or_none(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError:
-        return None
-
-
-def _json_or_none(data: bytes | None) -> Any:
-    try:
-        return json.loads(data or b"")
-    except (ValueError, RecursionError):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import platform
+import shutil
 import time
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def test_figures_with_a_cache_or_steps_are_the_newest_evaluations_and_in_columns
     dense, session = runs[0], runs[0].session
     dense.update(results={"bytes": 29_321_000, "valid_ppl": 120.0, "test_ppl": 130.0})
 
-    def evaluated(config: EvaluateConfig, **results: float | int) -> None:
+    def evaluated(config: EvaluateConfig, **results: float | int | None) -> None:
         run = session.new_run(config, "evaluate", parent=dense)
         run.update(status="finished", results=results)
 
@@ -218,6 +219,16 @@ def test_figures_with_a_cache_or_steps_are_the_newest_evaluations_and_in_columns
     assert line.endswith("| 88.00 | 80.00 |")
     document = run_document(session.runs()[-4])
     assert (document["test_ppl"], document["test_dynamic_ppl"]) == (None, 80.0)
+    # An infinite figure is none, and the newest one all the same.
+    evaluated(EvaluateConfig(cache=9, cache_lambda=1.0), test_cache_ppl=None)
+    assert compare_runs(runs).rows[0]["test_cache_ppl"] is None
+
+
+def test_a_run_that_was_copied_by_hand_has_the_number_of_its_folder(runs):
+    copied = runs[0].path.with_name("050-train")
+    shutil.copytree(runs[0].path, copied)
+    document = run_document(Run(copied))
+    assert (document["id"], document["ref"]) == (50, Run(copied).ref)
 
 
 def test_a_column_that_would_say_nothing_is_left_out_of_tables_and_kept_in_csv(runs):

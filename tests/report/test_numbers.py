@@ -49,6 +49,10 @@ def test_a_perplexity_takes_six_cells_at_most(value, shown):
     assert numbers.perplexity(value) == shown
 
 
+def test_a_clock_that_was_set_back_makes_no_negative_time():
+    assert numbers.duration(-5) == "0:00"
+
+
 def test_no_size_is_written_in_another_unit():
     """The workbench and the command line show one file with one figure."""
     found = subprocess.run(

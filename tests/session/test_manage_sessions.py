@@ -184,8 +184,15 @@ def test_a_copy_of_waiting_and_lost_runs_has_nothing_waiting_or_alive(
 def test_a_renamed_session_is_followed_by_all_that_refers_to_it(
     home: Home, session: Session
 ) -> None:
-    elsewhere = home.open_session("other").new_run(TrainConfig(), "prune", parent="old/001-train")
+    other = home.open_session("other")
+    elsewhere = other.new_run(TrainConfig(), "prune", parent="old/001-train")
+    files = [str(home.sessions_path / "old/runs/003-pack/m.lmpack"), "/other/sessions/old/m.lmpack"]
+    of_files = [other.new_run(TrainConfig(), "evaluate", parent=file) for file in files]
     rename_session(home, "old", "new")
+    assert [run.read().parent for run in of_files] == [
+        str(home.sessions_path / "new/runs/003-pack/m.lmpack"),
+        "/other/sessions/old/m.lmpack",
+    ]
     assert [s.name for s in home.sessions()] == ["new", "other"]
     check_refs(home, "new")
     assert elsewhere.read().parent == "new/001-train"

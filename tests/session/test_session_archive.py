@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -134,6 +135,19 @@ def test_a_live_run_keeps_its_session_from_being_packed(session: Session, tmp_pa
     with pytest.raises(LmbenchError, match="run 1 is running"):
         pack(session, tmp_path / "mine.lmbench")
     assert [p.name for p in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_file_of_the_session_that_may_not_be_read_is_named(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = session.runs()[0].log_path
+
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(secret))
+
+    monkeypatch.setattr(archive, "_write", refuse)
+    with pytest.raises(LmbenchError, match=rf"^cannot be read: Permission denied; .*{secret}\)$"):
+        pack(session, tmp_path / "s.lmbench")
 
 
 @pytest.mark.parametrize("moved", [("",), ("last",), ("last", ""), ("..",)])

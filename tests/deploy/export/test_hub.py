@@ -20,6 +20,7 @@ from lmbench.deploy.export.hub import export_hub
 from lmbench.deploy.load_model import LoadedModel, load_file, load_run
 from lmbench.distiller.quantization import export_state, load_preset, quantize
 from lmbench.jobs.quantization import scored
+from lmbench.report.model_card import model_card
 from lmbench.session import Home
 
 Capture = pytest.CaptureFixture[str]
@@ -91,10 +92,20 @@ def test_the_card_of_a_quantized_model_says_its_bits_and_that_activations_are_fl
     results = home.find_run("3").read().results
     assert perplexity(model, home) == pytest.approx(results["test_ppl"], rel=5e-3)
     assert "| bits of weights | 8 |" in card
+    assert "- pruned" not in card
     assert "| bits of activations | 8, 16 |" in card
     assert "activations are not quantized" in card
     assert f"| bytes about, as it would be packed | {results['packed_bytes']:,} |" in card
     assert "lmbench quantize default/001-train --threads 1 --preset int8-best" in card
+
+
+def test_a_training_under_a_schedule_is_tagged_as_pruned_by_its_zeros(home: Home) -> None:
+    run = home.find_run("1")
+    config = run.read().config
+    for sparsity in (0.0, 0.8):
+        run.update(config={**config, "compress": "large-80"}, results={"sparsity": sparsity})
+        tags = yaml.safe_load(model_card(run, 1, True).split("---\n")[1])["tags"]
+        assert ("pruned" in tags) == (sparsity > 0)
 
 
 def test_the_folder_has_shape_and_words_and_tied_weights_once(home: Home) -> None:
