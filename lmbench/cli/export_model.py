@@ -22,7 +22,7 @@ from lmbench.deploy.export.write import (
 from lmbench.deploy.load_model import LoadedModel, PackedModel, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.errors import LmbenchError
-from lmbench.jobs.scoring_text import corpus_of
+from lmbench.jobs.scoring_text import corpus_of, corpus_of_file
 from lmbench.report.model_card import model_card, shown_checkpoint
 from lmbench.session import Home, Run
 
@@ -99,13 +99,15 @@ def _real_tokens(loaded: LoadedModel, run: Run | None) -> tuple[np.ndarray, str]
     Where that corpus is not at hand (a file of weights, a session from elsewhere), the model's
     ids in a fixed order of chance stand in: the check is of arithmetic.
     """
-    if run is not None:
-        known = run.read().corpus
-        with suppress(LmbenchError):
-            corpus = corpus_of(known, Home.find().path, run.ref)
-            tokens = corpus.split("test")[:_TOKENS]
-            if len(tokens) >= LEAST_TOKENS:
-                return tokens, f"test of {corpus.name}"
+    home, corpus = Home.find().path, None
+    with suppress(LmbenchError):
+        corpus = (
+            corpus_of(run.read().corpus, home, run.ref)
+            if run
+            else corpus_of_file(loaded.corpus, home)
+        )
+    if corpus and len(tokens := corpus.split("test")[:_TOKENS]) >= LEAST_TOKENS:
+        return tokens, f"test of {corpus.name}"
     ids = np.random.default_rng(0).integers(int(loaded.shape["ntoken"]), size=_TOKENS)
     return ids, "random words (its corpus is not at hand)"
 

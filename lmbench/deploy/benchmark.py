@@ -153,7 +153,10 @@ def benchmark(
         its fastest dense fp32 runtime.
     """
     if len(text) < 2 * _BATCH:
-        raise LmbenchError(f"benchmarking needs a text of {2 * _BATCH} words, not {len(text)}")
+        raise LmbenchError(
+            f"benchmarking needs a text of {2 * _BATCH} words, not {len(text)}: raise --tokens, or "
+            "give --data a longer test split"
+        )
     whole = batchify(text, _BATCH)
     some = whole[: min(len(whole), _WINDOWS_A_ROUND * _BPTT + 1)]
     stream = torch.from_numpy(text[: words + _WARM_WORDS].astype(np.int64))

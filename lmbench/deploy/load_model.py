@@ -81,6 +81,11 @@ class LoadedModel:
         )
 
     @property
+    def corpus(self) -> Mapping[str, Any]:
+        """What its file tells of its corpus, as `About.corpus`."""
+        return {}
+
+    @property
     def device(self) -> torch.device:
         tensors = (*self.model.parameters(), *self.model.buffers())
         return tensors[0].device if tensors else torch.device("cpu")
@@ -141,6 +146,10 @@ class PackedModel(LoadedModel):
         """Are there matrices in it that its own runtimes compute with as integers?"""
         matrices = (spec for spec in self.packed.specs.values() if len(spec.shape) > 1)
         return any(spec.values not in ("fp32", "fp16") for spec in matrices)
+
+    @property
+    def corpus(self) -> Mapping[str, Any]:
+        return self.packed.about.corpus
 
     @property
     def device(self) -> torch.device:

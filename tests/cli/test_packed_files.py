@@ -80,6 +80,14 @@ def test_a_quantized_run_is_evaluated_as_it_is(home: Home, capsys: Capture, quan
     assert again["results"]["runtime"] == "naive"
 
 
+def test_the_export_of_a_packed_file_is_checked_on_its_corpus(
+    home: Home, capsys: Capture, int8: Path, tmp_path: Path
+) -> None:
+    onnx = str(tmp_path / "x.onnx")
+    assert lmbench(["export", str(int8), "--format", "onnx", "-o", onnx]) == 0
+    assert f"test of {home.find_run('1').read().corpus.name}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("format", ["onnx", "safetensors"])
 def test_a_quantized_run_is_exported_with_the_values_of_its_integers(
     home: Home, capsys: Capture, quantized: Run, tmp_path: Path, format: str

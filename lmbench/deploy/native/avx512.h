@@ -246,13 +246,10 @@ AVX512 INLINE __m512i four_times512(const int8_t *p) {
     return _mm512_shuffle_epi8(_mm512_cvtepu8_epi32(all), place);
 }
 
-// A group of codes: its product with one vector, or where there is none its tiles.
+// The tiles of a group of codes.
 template <int PLANES>
-AVX512 INLINE void codes512(const Matrix *m, int g, const Vectors *x, int v, const float *bias,
-                            float *out, int8_t *tiles) {
-    __m512i acc = _mm512_setzero_si512();
+AVX512 INLINE void code_tiles512(const Matrix *m, int g, int8_t *tiles) {
     const uint64_t *masks = code_masks(m, g);
-    const uint8_t *xv = x ? x->biased + static_cast<int64_t>(v) * x->stride : nullptr;
     for (int s = 0; s * m->scale_quads < m->quads; ++s) {
         __m512i steps[1 + PLANES];
         for (int i = 0; i <= PLANES; ++i) steps[i] = four_times512(code_steps(m, g, s) + i * ROWS);
@@ -261,23 +258,8 @@ AVX512 INLINE void codes512(const Matrix *m, int g, const Vectors *x, int v, con
             __m512i tile = steps[0];
             for (int i = 0; i < PLANES; ++i, masks += TOGETHER)
                 tile = _mm512_mask_add_epi8(tile, _cvtu64_mask64(*masks), tile, steps[1 + i]);
-            if (x) {
-                acc = _mm512_dpbusd_epi32(acc, quad512(xv + QUAD * k), tile);
-            } else {
-                _mm512_storeu_si512(tiles + static_cast<int64_t>(k) * TILE, tile);
-            }
+            _mm512_storeu_si512(tiles + static_cast<int64_t>(k) * TILE, tile);
         }
-    }
-    if (x) finish512(m, g, acc, x->scale[v], bias, out);
-}
-
-AVX512 void code_group512(const Matrix *m, int g, const Vectors *x, int v, const float *bias, float *out,
-                          int8_t *tiles) {
-    switch (m->planes) {
-    case 1: return codes512<1>(m, g, x, v, bias, out, tiles);
-    case 2: return codes512<2>(m, g, x, v, bias, out, tiles);
-    case 3: return codes512<3>(m, g, x, v, bias, out, tiles);
-    default: return codes512<4>(m, g, x, v, bias, out, tiles);
     }
 }
 
@@ -299,10 +281,11 @@ AVX512 INLINE void sign_sums512(const Matrix *m, const uint8_t *x, uint16_t *sum
     }
 }
 
-// TOGETHER groups of codes times one vector: for each plane the activations of its pluses are summed up
-// by table look-ups, four columns at once, and then multiplied by what a plus adds.
+// TOGETHER groups of codes, or the `there` of them that there are, times one vector: for each plane the
+// activations of its pluses are summed up by table look-ups, four columns at once, and then multiplied
+// by what a plus adds.
 template <int PLANES>
-AVX512 INLINE void looked_up512(const Matrix *m, int g, const uint16_t *sums, float vector_scale,
+AVX512 INLINE void looked_up512(const Matrix *m, int g, int there, const uint16_t *sums, float vector_scale,
                                 const float *bias, float *out) {
     constexpr int MOST = 64;  // quads of which the sums are below 2^16
     __m512i acc[TOGETHER];
@@ -326,7 +309,7 @@ AVX512 INLINE void looked_up512(const Matrix *m, int g, const uint16_t *sums, fl
                 odd[i] = _mm512_add_epi16(odd[i], _mm512_permutexvar_epi16(two, table));
             }
         }
-        for (int j = 0; j < TOGETHER; ++j) {
+        for (int j = 0; j < there; ++j) {
             __m128i least = _mm_loadu_si128(reinterpret_cast<const __m128i *>(code_steps(m, g + j, s)));
             __m512i part = _mm512_mullo_epi32(_mm512_cvtepi8_epi32(least), _mm512_set1_epi32(all));
             acc[j] = _mm512_add_epi32(acc[j], part);
@@ -335,7 +318,7 @@ AVX512 INLINE void looked_up512(const Matrix *m, int g, const uint16_t *sums, fl
             uint16_t half[2][32];
             _mm512_storeu_si512(half[0], _mm512_unpacklo_epi16(even[i], odd[i]));
             _mm512_storeu_si512(half[1], _mm512_unpackhi_epi16(even[i], odd[i]));
-            for (int j = 0; j < TOGETHER; ++j) {
+            for (int j = 0; j < there; ++j) {
                 __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i *>(half[0] + 8 * j));
                 __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i *>(half[1] + 8 * j));
                 __m512i rows = _mm512_cvtepu16_epi32(_mm256_set_m128i(high, low));
@@ -346,7 +329,7 @@ AVX512 INLINE void looked_up512(const Matrix *m, int g, const uint16_t *sums, fl
         }
         if (k == edge) ++s;
     }
-    for (int j = 0; j < TOGETHER; ++j) finish512(m, g + j, acc[j], vector_scale, bias, out);
+    for (int j = 0; j < there; ++j) finish512(m, g + j, acc[j], vector_scale, bias, out);
 }
 
 // The groups [first, last) of codes times one vector, `first` a multiple of TOGETHER. `sums` has room for
@@ -355,22 +338,26 @@ AVX512 void code_vector512(const Matrix *m, const Vectors *x, int v, const float
                            int first, int last, int8_t *scratch) {
     uint16_t *sums = reinterpret_cast<uint16_t *>(scratch);
     sign_sums512(m, x->biased + static_cast<int64_t>(v) * x->stride, sums);
-    int g = first;
-    for (; g + TOGETHER <= last; g += TOGETHER) {
+    for (int g = first; g < last; g += TOGETHER) {
+        int there = last - g < TOGETHER ? last - g : TOGETHER;
         switch (m->planes) {
-        case 1: looked_up512<1>(m, g, sums, x->scale[v], bias, out); break;
-        case 2: looked_up512<2>(m, g, sums, x->scale[v], bias, out); break;
-        case 3: looked_up512<3>(m, g, sums, x->scale[v], bias, out); break;
-        default: looked_up512<4>(m, g, sums, x->scale[v], bias, out); break;
+        case 1: looked_up512<1>(m, g, there, sums, x->scale[v], bias, out); break;
+        case 2: looked_up512<2>(m, g, there, sums, x->scale[v], bias, out); break;
+        case 3: looked_up512<3>(m, g, there, sums, x->scale[v], bias, out); break;
+        default: looked_up512<4>(m, g, there, sums, x->scale[v], bias, out); break;
         }
     }
-    for (; g < last; ++g) code_group512(m, g, x, v, bias, out, nullptr);
 }
 
 // The tiles of one group of a bitmask or of codes, as a dense matrix has them.
 AVX512 INLINE void dense_tiles512(const Matrix *m, int g, int8_t *tiles) {
-    if (m->kind == CODES) return code_group512(m, g, nullptr, 0, nullptr, nullptr, tiles);
-    expand_group512(m, g, tiles);
+    if (m->kind != CODES) return expand_group512(m, g, tiles);
+    switch (m->planes) {
+    case 1: return code_tiles512<1>(m, g, tiles);
+    case 2: return code_tiles512<2>(m, g, tiles);
+    case 3: return code_tiles512<3>(m, g, tiles);
+    default: return code_tiles512<4>(m, g, tiles);
+    }
 }
 
 // `scratch` holds a group's tiles while a batch uses them: 64 bytes a quad.

@@ -24,7 +24,7 @@ from lmbench.deploy.native.matrices import (
 )
 from lmbench.deploy.packed_file.code_planes import code_sums, row_units
 from lmbench.deploy.packed_file.reading import PackedFile
-from lmbench.deploy.packed_file.stored_tensor import BLOCK_SHAPES, signs_of
+from lmbench.deploy.packed_file.stored_tensor import BLOCK_SHAPES, Spec, signs_of
 from lmbench.deploy.packed_file.tensor_encoding import encode, zero_blocks
 
 __all__ = ["LAYOUTS", "Layout", "TensorSource", "as_is_layout", "integer_layouts", "layout_refusal"]
@@ -50,39 +50,28 @@ class TensorSource:
         dense: Callable[[str], Array],
         packed: PackedFile | None = None,
     ) -> None:
-        self._names, self._dense, self._packed = names, dense, packed
+        self.names, self._dense, self._packed = names, dense, packed
+        self._specs: Mapping[str, Spec] = packed.specs if packed else {}
 
     @classmethod
     def of_file(cls, packed: PackedFile) -> TensorSource:
         names = [name for name, spec in packed.specs.items() if len(spec.shape) == 2]
         return cls(names, packed.dense, packed)
 
-    def _values(self, name: str) -> str | None:
-        """The type of a stored tensor's values."""
-        return self._packed.specs[name].values if self._packed else None
-
     def vector(self, name: str) -> Array:
         return np.array(self._dense(name), np.float32)
 
     def in_4_bits(self, name: str) -> bool:
-        return self._values(name) == "int4"
+        return name in self._specs and self._specs[name].values == "int4"
 
     def layout(self, name: str) -> str | None:
         """How a tensor is stored; None where it is in no packed file."""
-        return self._packed.specs[name].layout if self._packed else None
+        return self._specs[name].layout if name in self._specs else None
 
     def in_codes(self, name: str) -> bool:
         """In codes alone? A pruned matrix has a mask, too, and is one of integers here."""
-        spec = self._packed.specs[name] if self._packed else None
+        spec = self._specs.get(name)
         return spec is not None and spec.code_bits > 0 and spec.layout == "dense"
-
-    @property
-    def any_in_4_bits(self) -> bool:
-        return any(self.in_4_bits(name) for name in self._names)
-
-    @property
-    def any_in_codes(self) -> bool:
-        return any(self.in_codes(name) for name in self._names)
 
     def int8(self, name: str) -> tuple[Array, Array, tuple[int, int] | None]:
         """Levels [R, C], scales [R], and the shape of the blocks that they are stored in.
@@ -121,9 +110,9 @@ class TensorSource:
     def sparsity(self) -> float:
         """The share of zeros of the matrix that has most."""
         if self._packed:
-            stored = [self._packed.tensor(name) for name in self._names]
+            stored = [self._packed.tensor(name) for name in self.names]
             return max(1 - one.nonzero / math.prod(one.spec.shape) for one in stored)
-        matrices = map(self._dense, self._names)
+        matrices = map(self._dense, self.names)
         return max(1 - np.count_nonzero(matrix) / matrix.size for matrix in matrices)
 
     def block_sparsity(self) -> float:
@@ -133,7 +122,7 @@ class TensorSource:
         )
 
     def _matrices(self) -> Iterator[Array]:
-        for name in self._names:
+        for name in self.names:
             packed = self._packed
             yield packed.levels(packed.tensor(name)) if packed else self._dense(name)
 
@@ -205,10 +194,10 @@ def layout_refusal(name: str, source: TensorSource) -> str | None:
     if name == "block-int8" and source.block_sparsity() < _SPARSE_FROM:
         return "no weight matrix has its zeros in blocks of 16x4 or 8x8; prune it in blocks first"
     # Rounding to 4 bits costs, so it is done once, by packing.
-    if name == "native-int4" and not source.any_in_4_bits:
+    if name == "native-int4" and not any(map(source.in_4_bits, source.names)):
         return "its weights are not in 4 bits; pack it with --weights int4 first"
-    if name == "native-codes" and not source.any_in_codes:
-        return "its weights are no codes; quantize it with --rounding codes and pack that"
+    if name == "native-codes" and not any(map(source.in_codes, source.names)):
+        return "no weight matrix is in codes alone; quantize it with --rounding codes and pack that"
     return None
 
 

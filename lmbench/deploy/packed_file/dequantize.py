@@ -46,7 +46,7 @@ class Dequantized:
     """By parameter: the columns that share scales, of codes."""
     renewed: tuple[str, ...]
     """Parameters whose grid a packed file cannot hold (asymmetric, or other groups): these are
-    rounded anew, to a symmetric grid of the same width or a wider one."""
+    rounded anew, to a symmetric grid of 8 bits, or of 4 where they had no more."""
 
     def joined(self, info: PackedInfo) -> list[str]:
         """Parameters of 4 bits in groups that a file has, being sparse, in int8 with one scale a
@@ -179,11 +179,11 @@ def _grid(module: nn.Module, values: ValueType) -> Tensor | None:
         return None
     if zero is not None and bool(torch.as_tensor(zero).any()):
         return None
-    levels: Any = getattr(module, "weight_q", None)
-    if levels is not None and int(levels.max()) > (127 if values == "int8" else 7):
-        return None  # unsigned levels of a matrix without negative weights
-    weight: Any = getattr(module, "weight", None)
-    rows, columns = weight.shape
+    levels = module.get_buffer("weight_q")
+    # Unsigned ones have a zero point of 0 where no weight is below zero.
+    if int(levels.max()) > (7 if values == "int4" else 127):
+        return None
+    rows, columns = levels.shape
     full = (1.0 / torch.as_tensor(steps).float()).expand(
         (rows, columns) if torch.as_tensor(steps).dim() == 2 else (rows, 1)
     )

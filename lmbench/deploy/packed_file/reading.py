@@ -36,7 +36,7 @@ SUFFIX = ".lmpack"
 
 # The largest fp32 size of a file's tensors: so many times the file, and a slack. A few bytes of a
 # sparse layout can stand for a huge matrix, but not in a model that predicts anything.
-_MAX_DENSE_RATIO, _DENSE_SLACK = 64, 256 << 20
+_MAX_DENSE_RATIO, _DENSE_SLACK = 256, 256 << 20
 
 # The share of the free memory that a file's claims may take before they are refused.
 _MEMORY_SHARE = 0.9

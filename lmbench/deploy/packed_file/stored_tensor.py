@@ -167,12 +167,8 @@ class Encoded:
     @property
     def nonzero(self) -> int:
         """Elements that are not zero, after rounding."""
-        values = self.parts["values"]
-        if self.spec.code_bits:
-            return int(np.count_nonzero(decode(self)))
-        if self.spec.values == "int4":
-            return int(np.count_nonzero(unpack_nibbles(values, self.spec.shape[1])))
-        return int(np.count_nonzero(values))
+        packed = self.spec.code_bits or self.spec.values == "int4"
+        return int(np.count_nonzero(levels_of(self) if packed else self.parts["values"]))
 
     def check(self) -> None:
         """Raises ValueError, naming the part, unless the parts are sound and fit one another."""

@@ -84,15 +84,14 @@ def encode(
         return _encode_codes(tensor, values, group, scale, may_be_sparse=sparse != "never")
     if values == "int4":
         dense = _encode_int4(tensor, group, scale, exact=exact)
-        if sparse == "never":
-            return dense
-        # The same integers, where a row has one scale.
-        one = scale is not None and bool((scale == scale[:, :1]).all())
-        best = _encode_sparse(tensor, "int8", scale[:, 0] if scale is not None and one else None)
-        return best if sparse == "always" or best.nbytes < dense.nbytes else dense
+        # Sparse they are int8: the same integers, where a row has one scale.
+        values = "int8"
+        if scale is not None:
+            scale = scale[:, 0] if (scale == scale[:, :1]).all() else None
+    else:
+        dense = _encode_dense(tensor, values, scale)
     if sparse == "never":
-        return _encode_dense(tensor, values, scale)
-    dense = _encode_dense(tensor, values, scale)
+        return dense
     best = _encode_sparse(tensor, values, scale)
     return best if sparse == "always" or best.nbytes < dense.nbytes else dense
 

@@ -39,7 +39,7 @@ class TrainedGrids:
     grids: Mapping[str, Tensor] = field(default_factory=dict)
     """By parameter: scales, [R, 1], of codes [bits, R, groups]."""
     groups: Mapping[str, int] = field(default_factory=dict)
-    """By parameter: the columns that share scales, of codes."""
+    """By parameter: the columns that share scales."""
 
     def packed_bytes(self, model: RNNModel, vocabulary: Sequence[str]) -> int:
         """About the bytes of the file that packing a model of these weights gives."""
@@ -77,6 +77,7 @@ def trained_grids(model: RNNModel, trained: Mapping[str, Tensor]) -> TrainedGrid
         found = _grid(weight.numpy())
         if found is not None:
             values[name], grids[name] = found[0], torch.from_numpy(found[1])
+            groups[name] = code_group(None, tensor.shape[1])
     return TrainedGrids(values, grids, groups)
 
 

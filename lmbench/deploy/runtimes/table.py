@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from lmbench.deploy.load_model import LoadedModel, PackedModel
-from lmbench.deploy.native.tensors import integer_layouts
+from lmbench.deploy.native.tensors import as_is_layout
 from lmbench.deploy.runtimes.bsr import BsrRuntime
 from lmbench.deploy.runtimes.cuda_graph import CudaRuntime
 from lmbench.deploy.runtimes.interface import Runtime
@@ -87,15 +87,8 @@ def as_is_runtime(loaded: LoadedModel) -> str:
     if not loaded.plain:
         return "naive"
     if isinstance(loaded, PackedModel) and loaded.device.type == "cpu":
-        for name in _integer_runtimes(loaded):
+        layout = as_is_layout(loaded.packed)
+        for name in (layout, "int8") if layout else ():
             if RUNTIMES[name].refusal(loaded) is None:
                 return name
     return "torch"
-
-
-def _integer_runtimes(loaded: PackedModel) -> Iterator[str]:
-    """The runtimes for the layouts of this file's matrices, the most particular first."""
-    layouts = tuple(integer_layouts(loaded.packed))
-    yield from layouts
-    if layouts:
-        yield "int8"

@@ -107,10 +107,6 @@ class SteppedRuntime(Runtime):
         """One step but for the decoder: the last layer's output [B, H] and the new state."""
 
     @abstractmethod
-    def projected(self, output: Tensor) -> Tensor:
-        """The last layer's output as the decoder takes it."""
-
-    @abstractmethod
     def _nll(self, features: Tensor, targets: Tensor) -> Tensor:
         """The negative log-likelihood of each of targets [M] given features [M, H]."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from lmbench.config import BenchmarkConfig
 from lmbench.corpus import Corpus
 from lmbench.deploy.benchmark import benchmark, entrants
-from lmbench.deploy.load_model import LoadedModel, PackedModel, load_file, load_run
+from lmbench.deploy.load_model import LoadedModel, load_file, load_run
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.scoring_text import corpus_of, corpus_of_file
@@ -77,8 +77,7 @@ def _open(job: Job, name: str, device: str) -> tuple[LoadedModel, Path, Corpus |
     path = job.home.file_of(name, job.session.name)
     if path is not None:
         loaded = load_file(path, device, str(path) if path.is_dir() else None)
-        known = loaded.packed.about.corpus if isinstance(loaded, PackedModel) else {}
-        return loaded, path, corpus_of_file(known, job.home.path)
+        return loaded, path, corpus_of_file(loaded.corpus, job.home.path)
     run: Run = job.home.find_run(name, job.session.name)
     # Rows of another working folder's are not those of the run that is called so here.
     title = run.ref if run.home == job.home else str(run.path)

@@ -122,8 +122,7 @@ def _corpus(job: Job, config: EvaluateConfig, loaded: LoadedModel, parent: Run |
     if config.data is None:
         if parent is not None:
             return corpus_of(parent.read().corpus, home, parent.ref)
-        known = loaded.packed.about.corpus if isinstance(loaded, PackedModel) else {}
-        found = corpus_of_file(known, home)
+        found = corpus_of_file(loaded.corpus, home)
         if found is None:
             raise LmbenchError(f"{loaded.title}: its corpus is not here; give it with --data")
         return found

@@ -17,7 +17,7 @@ from lmbench.corpus import Corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.load_model import PACKED_NAME, LoadedModel, load_packed, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized, weight_places
-from lmbench.deploy.packed_file.metadata import About, PackedInfo
+from lmbench.deploy.packed_file.metadata import About, PackedInfo, TensorInfo
 from lmbench.deploy.packed_file.stored_tensor import ValueType
 from lmbench.deploy.packed_file.trained_grid import trained_grids
 from lmbench.deploy.packed_file.writing import rewrite_about, write_packed
@@ -70,7 +70,7 @@ def work(job: Job) -> None:
         biases=biases,
         nonzero=nonzero,
         sparsity=1.0 - nonzero / weights,
-        tensors=[_tensor_row(info, i) for i in range(len(info.tensors))],
+        tensors=[_tensor_row(tensor) for tensor in info.tensors],
     )
     try:
         corpus = corpus_of(record.corpus, job.home.path, parent.ref)
@@ -145,7 +145,8 @@ def _pack(
     _warn_of_rounding(job, "quantized" if taken else "trained", found.values, config.weights)
     if taken and taken.renewed and config.weights != "fp32":
         job.warn(
-            f"{', '.join(taken.renewed)}: not on a symmetric grid of the file's own, rounded anew"
+            f"{', '.join(taken.renewed)}: not on a symmetric grid of the file's own, rounded anew "
+            "to 8 bits, or to 4 where they had no more"
         )
     info = write_packed(
         taken.model if taken else loaded.recurrent,
@@ -201,9 +202,13 @@ def _about(parent: Run, config: PackConfig) -> About:
     )
 
 
+# Settings that name files or machines.
+_NAMING = ("data", "compress", "config", "stats", "teacher", "device")
+
+
 def _shareable(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings without those that name files or machines."""
-    return {k: v for k, v in settings.items() if k not in ("data", "compress", "teacher", "device")}
+    return {k: v for k, v in settings.items() if k not in _NAMING}
 
 
 def _counts(info: PackedInfo) -> tuple[int, int, int]:
@@ -222,8 +227,7 @@ def _tensor_sizes(info: PackedInfo) -> str:
     )
 
 
-def _tensor_row(info: PackedInfo, index: int) -> dict[str, Any]:
-    tensor = info.tensors[index]
+def _tensor_row(tensor: TensorInfo) -> dict[str, Any]:
     return {
         "name": tensor.name,
         "shape": list(tensor.spec.shape),

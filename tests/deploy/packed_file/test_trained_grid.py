@@ -145,6 +145,14 @@ def test_the_size_of_codes_is_told_without_the_units_that_nothing_reads(tmp_path
     assert whole - narrow > 3 * fewer
 
 
+def test_the_size_of_4_bits_is_told_with_a_scale_for_a_row(tmp_path: Path) -> None:
+    model, state = trained(QuantAwareTrainRangeLinearQuantizer, 4, widths=(320, 320))
+    found, path = trained_grids(model, state), tmp_path / "m.lmpack"
+    pack(model, found, path)
+    told = found.packed_bytes(model, WORDS)
+    assert told == pytest.approx(path.stat().st_size, rel=0.02)
+
+
 def test_floats_are_on_no_grid() -> None:
     torch.manual_seed(0)
     model = RNNModel("GRU", 50, 16, 16, 1, 0.0, False)

@@ -108,10 +108,13 @@ def test_a_file_names_the_corpus_that_its_model_was_scored_on(home):
     assert known is not None
     root = parent.session.new_run(TrainConfig(data="other"), "train")
     root.update(status="finished", corpus=known.model_copy(update={"name": "other"}))
+    paths = {"compress": "/home/me/a.yaml", "config": "/home/me/b.yaml", "stats": "/home/me/c.yaml"}
+    root.update(config={**root.read().config, **paths})
     parent.update(parent=root.ref)
     about = open_packed(worked(parent, PackConfig(threads=1), "pack").path / "model.lmpack").about
     assert about.lineage == (root.ref, parent.ref)
     assert about.corpus == {"name": "tiny", "fingerprint": known.fingerprint}
+    assert "/home/me" not in str(about.settings)
 
 
 def test_a_corpus_whose_name_is_no_utf8_is_named_in_the_file(home):
