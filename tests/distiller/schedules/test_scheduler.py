@@ -355,6 +355,37 @@ def test_agp_over_a_list_of_epochs_ends_at_its_target(epochs):
     assert reached == [0, 0, 0, 0, 0, 0.43, 0.43, 0.43, 0.43, 0.5, 0.5]
 
 
+def test_gradients_are_masked_until_the_policys_last_epoch_also_after_a_resume():
+    def scheduler_of(model: nn.Linear) -> distiller.CompressionScheduler:
+        scheduler = distiller.CompressionScheduler(model)
+        pruner = pruning.SparsityLevelParameterPruner("half", {"weight": 0.5})
+        policy = distiller.PruningPolicy(pruner, {"mask_gradients": True})
+        scheduler.add_policy(policy, epochs=[0, 1])
+        return scheduler
+
+    def masked(scheduler: distiller.CompressionScheduler, model: nn.Linear) -> bool:
+        model.zero_grad()
+        model(torch.ones(2, 4)).sum().backward()
+        pruned = ~scheduler.zeros_mask_dict["weight"].mask
+        assert model.weight.grad is not None
+        return not model.weight.grad[pruned].any()
+
+    model = nn.Linear(4, 4)
+    scheduler = scheduler_of(model)
+    scheduler.on_epoch_begin(0)
+    assert masked(scheduler, model)
+    resumed = nn.Linear(4, 4)
+    again = scheduler_of(resumed)
+    again.load_state_dict(scheduler.state_dict())
+    assert masked(again, resumed)
+    for one, of in ((scheduler, model), (again, resumed)):
+        one.on_epoch_end(0)
+        one.on_epoch_begin(1)
+        assert masked(one, of)
+        one.on_epoch_end(1)
+        assert not masked(one, of)
+
+
 def test_a_rate_of_ones_own_needs_no_more_than_step():
     class Halves:
         def __init__(self, initial: float, final: float) -> None:
