@@ -11,17 +11,21 @@ import torch
 from cli_world import answer
 from safetensors.torch import load_file, save_file
 from small_runs import quantizing_schedule
+from torch import Tensor
 
 from lmbench.cli import run as lmbench
 from lmbench.config import PruneConfig, TrainConfig, validate
 from lmbench.corpus import open_corpus
 from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
+from lmbench.jobs.input_files import attach, own_files
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import model_hash
 from lmbench.jobs.kinds.train import build_objective, work
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Home
+from lmbench.training.distillation import Distillation
+from lmbench.training.loss import Teacher
 
 Capture = pytest.CaptureFixture[str]
 CODES = """
@@ -159,6 +163,39 @@ def test_a_teacher_whose_words_were_drawn_may_train_on(
     work(Job(run, run.read(), config, resuming=True))
     assert run.read().results["epochs"] == 2
     assert ("has trained on since this run began" in run.events_path.read_text()) == (not samples)
+
+
+@pytest.mark.parametrize("changed", [None, "teacher_samples", "batch_size", "teacher", "stopped"])
+def test_words_that_the_parent_drew_of_the_same_teacher_are_taken_over(
+    changed: str | None, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home.path, tmp_path / "home", symlinks=True)
+    session = Home(tmp_path / "home").session("default")
+    shape = {"emsize": 12, "nhid": 12, "epochs": 1, "threads": 1, "lr": 1.0}
+    settings = {"data": "tiny", "teacher": "1", "teacher_samples": 4, **shape}
+    parent = session.new_run(validate(TrainConfig, settings), "train")
+    job = Job(parent, parent.read(), parent.config(), resuming=False)
+    if changed == "stopped":
+        job.control = lambda: "stop"
+    work(job)
+    if changed in ("teacher_samples", "batch_size"):
+        settings[changed] = 5
+    if changed == "teacher":
+        settings[changed] = parent.ref
+    read: list[int] = []
+
+    def reads(taught: Distillation, input: Tensor) -> Teacher:
+        read.append(len(input))
+        return _read(taught, input)
+
+    _read = Distillation._read
+    monkeypatch.setattr(Distillation, "_read", reads)
+    config = validate(PruneConfig, {**settings, "compress": "hold", "epochs": 2})
+    run = session.new_run(config, "prune", parent=parent)
+    attach(run, own_files(config, session.home))
+    work(Job(run, run.read(), config, resuming=False))
+    assert run.read().results["epochs"] == 2
+    assert bool(read) == (changed is not None)
 
 
 def test_another_text_of_the_same_words_in_the_same_order_will_do(home: Home) -> None:

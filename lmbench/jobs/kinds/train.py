@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
-from lmbench.config import ModelConfig, TrainConfig
+from lmbench.config import Config, ModelConfig, TrainConfig
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.packed_file.trained_grid import trained_grids
@@ -53,8 +55,14 @@ from lmbench.session.events import (
     Sparsity,
     Warned,
 )
-from lmbench.session.store import Run
-from lmbench.training.checkpoint import MODEL_FILE, checkpoint_step, load_weights, read_trained
+from lmbench.session.store import Run, RunRecord
+from lmbench.training.checkpoint import (
+    MODEL_FILE,
+    checkpoint_step,
+    load_weights,
+    read_checkpoint,
+    read_trained,
+)
 from lmbench.training.evaluate import evaluate, report_progress
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
@@ -287,7 +295,36 @@ def build_objective(
         loaded.recurrent, config.distill_temp, config.distill_weight, regularisation, loss,
         samples=config.teacher_samples, rows=rows,
     )  # fmt: skip
-    return taught, _note_teacher(job, teacher, loaded.path)
+    of_teacher = _note_teacher(job, teacher, loaded.path)
+    if config.teacher_samples and job.record.parent and not job.resuming:
+        taught.load_tensors(_words_of_parent(job, rows))
+    return taught, of_teacher
+
+
+def _words_of_parent(job: Job, rows: int) -> dict[str, Tensor]:
+    """Those that the run's parent has drawn from all that the same model predicts of the same text,
+    as `Distillation.load_tensors` takes them; none where it has not."""
+    parent = parent_of(job)
+    last = parent.checkpoint("last")
+    if last is None or _drawn_from(parent.config(), parent.read()) != _drawn_from(
+        job.config, job.record
+    ):
+        return {}
+    with suppress(LmbenchError):
+        tensors, _ = read_checkpoint(last)
+        drawn = tensors.get("objective/rows")
+        if drawn is not None and drawn[1] == rows - 1:
+            print(f"the teacher's words are those that {parent.ref} has drawn", flush=True)
+            return {"words": tensors["objective/words"], "rows": drawn}
+    return {}
+
+
+def _drawn_from(config: Config, record: RunRecord) -> tuple[Any, ...]:
+    """What a teacher's drawn words depend on; of several processes each has a part of its own."""
+    if not isinstance(config, TrainConfig) or config.processes > 1 or record.corpus is None:
+        return (record.id,)
+    text, teacher = record.corpus.fingerprint, record.results.get("teacher_sha256")
+    return (text, teacher, config.teacher_samples, config.batch_size)
 
 
 def _note_teacher(job: Job, teacher: Run, checkpoint: Path) -> str | None:
