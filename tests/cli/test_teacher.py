@@ -21,7 +21,7 @@ from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.input_files import attach, own_files
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import model_hash
-from lmbench.jobs.kinds.train import build_objective, work
+from lmbench.jobs.kinds.train import _drawn_from, build_objective, work
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Home
 from lmbench.training.distillation import Distillation
@@ -196,6 +196,17 @@ def test_words_that_the_parent_drew_of_the_same_teacher_are_taken_over(
     work(Job(run, run.read(), config, resuming=False))
     assert run.read().results["epochs"] == 2
     assert bool(read) == (changed is not None)
+
+
+def test_words_of_several_processes_are_no_ones_to_take_over(home: Home) -> None:
+    parent = home.find_run("1")
+    record, corpus = parent.read(), corpus_of(parent.read().corpus, home.path, "1")
+    for processes in (1, 2):
+        config = validate(
+            TrainConfig,
+            {"data": corpus.name, "teacher": "1", "teacher_samples": 4, "gpus": processes},
+        )
+        assert (_drawn_from(config, record) is None) == (processes > 1)
 
 
 def test_another_text_of_the_same_words_in_the_same_order_will_do(home: Home) -> None:

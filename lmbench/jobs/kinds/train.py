@@ -305,10 +305,8 @@ def _words_of_parent(job: Job, rows: int) -> dict[str, Tensor]:
     """Those that the run's parent has drawn from all that the same model predicts of the same text,
     as `Distillation.load_tensors` takes them; none where it has not."""
     parent = parent_of(job)
-    last = parent.checkpoint("last")
-    if last is None or _drawn_from(parent.config(), parent.read()) != _drawn_from(
-        job.config, job.record
-    ):
+    last, ours = parent.checkpoint("last"), _drawn_from(job.config, job.record)
+    if last is None or ours is None or _drawn_from(parent.config(), parent.read()) != ours:
         return {}
     with suppress(LmbenchError):
         tensors, _ = read_checkpoint(last)
@@ -319,10 +317,10 @@ def _words_of_parent(job: Job, rows: int) -> dict[str, Tensor]:
     return {}
 
 
-def _drawn_from(config: Config, record: RunRecord) -> tuple[Any, ...]:
-    """What a teacher's drawn words depend on; of several processes each has a part of its own."""
+def _drawn_from(config: Config, record: RunRecord) -> tuple[Any, ...] | None:
+    """What a teacher's drawn words depend on; None where they are not one process's alone."""
     if not isinstance(config, TrainConfig) or config.processes > 1 or record.corpus is None:
-        return (record.id,)
+        return None
     text, teacher = record.corpus.fingerprint, record.results.get("teacher_sha256")
     return (text, teacher, config.teacher_samples, config.batch_size)
 
