@@ -154,8 +154,8 @@ def benchmark(
     """
     if len(text) < 2 * _BATCH:
         raise LmbenchError(
-            f"benchmarking needs a text of {2 * _BATCH} words, not {len(text)}: raise --tokens, or "
-            "give --data a longer test split"
+            f"benchmarking needs {2 * _BATCH} words of test, not {len(text)}: raise --tokens, or "
+            "take a model of a corpus with a longer test split"
         )
     whole = batchify(text, _BATCH)
     some = whole[: min(len(whole), _WINDOWS_A_ROUND * _BPTT + 1)]

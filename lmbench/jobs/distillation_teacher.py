@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from lmbench.config import TrainConfig
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from lmbench.config import Config, TrainConfig
 from lmbench.corpus import Corpus
 from lmbench.errors import LmbenchError
-from lmbench.session.store import Home, Run
+from lmbench.session.store import Home, Run, RunRecord
 
-__all__ = ["PARENT", "check_words", "find_teacher"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["PARENT", "check_words", "drawn_before", "find_teacher"]
 
 PARENT = "parent"
 """What ``--teacher`` takes for the run that a pruning starts from."""
@@ -57,3 +63,35 @@ def check_words(said: str, run: Run, corpus: Corpus) -> None:
             f"{corpus.name} has {corpus.ntokens:,} of its own: the words of both "
             "must be the same (train both on one corpus with one --vocab)"
         )
+
+
+def drawn_before(
+    parent: Run, config: TrainConfig, record: RunRecord, rows: int
+) -> dict[str, Tensor]:
+    """The words that a run's parent has drawn from all that the same teacher predicts of the same
+    text, as `Distillation.load_tensors` takes them; none where it has not.
+
+    Args:
+        config, record: of the run, the hash of its teacher noted.
+        rows: of the text that it trains on.
+    """
+    from lmbench.training.checkpoint import read_checkpoint
+
+    last, ours = parent.checkpoint("last"), _drawn_from(config, record)
+    if last is None or ours is None or _drawn_from(parent.config(), parent.read()) != ours:
+        return {}
+    with suppress(LmbenchError):
+        tensors, _ = read_checkpoint(last)
+        drawn = tensors.get("objective/rows")
+        if drawn is not None and drawn[1] == rows - 1:
+            print(f"the teacher's words are those that {parent.ref} has drawn", flush=True)
+            return {"words": tensors["objective/words"], "rows": drawn}
+    return {}
+
+
+def _drawn_from(config: Config, record: RunRecord) -> tuple[Any, ...] | None:
+    """What a teacher's drawn words depend on; None where they are not one process's alone."""
+    if not isinstance(config, TrainConfig) or config.processes > 1 or record.corpus is None:
+        return None
+    text, teacher = record.corpus.fingerprint, record.results.get("teacher_sha256")
+    return (text, teacher, config.teacher_samples, config.batch_size)

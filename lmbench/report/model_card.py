@@ -13,7 +13,7 @@ from lmbench.report import numbers
 from lmbench.report.run_command import run_command
 from lmbench.session.event_log import read_events
 from lmbench.session.events import QuantResult
-from lmbench.session.store import Run, RunRecord
+from lmbench.session.store import TRAINED_FILE, Run, RunRecord
 
 __all__ = ["model_card", "scored_checkpoint", "shown_checkpoint"]
 
@@ -71,12 +71,12 @@ def model_card(run: Run, weights_bytes: int, floats: bool) -> str:
 def _metadata(run: Run, record: RunRecord) -> dict[str, Any]:
     """What the Hub's index reads. A language, a licence and a data set are the user's to add."""
     tags = ["language-model", "recurrent", str(record.shape.get("model", "")).lower()]
-    lineage = [record for _, record in _lineage(run)]
-    pruned = any(
-        kin.kind == "prune" or (kin.config.get("compress") and kin.results.get("sparsity"))
-        for kin in lineage
+    lineage = _lineage(run)
+    pruned = any(kin.config.get("compress") and kin.results.get("sparsity") for _, kin in lineage)
+    quantized = any(
+        kin.kind == "quantize" or (made.path / "best" / TRAINED_FILE).is_file()
+        for made, kin in lineage
     )
-    quantized = any(kin.kind == "quantize" for kin in lineage)
     tags += ["pruned"] * pruned + ["quantized"] * quantized
     metrics = [
         {"type": "perplexity", "name": f"{split} perplexity", "value": value}
@@ -139,10 +139,8 @@ def _bits(run: Run) -> Iterator[tuple[str, str]]:
         for what in ("weights", "activations"):
             widths = {entry.get(f"bits_{what}") for entry in found} - {None}
             if widths:
-                yield (
-                    f"bits of {what}",
-                    ", ".join(sorted(map(str, widths), key=lambda w: (len(w), w))),
-                )
+                ordered = sorted(map(str, widths), key=lambda width: (len(width), width))
+                yield f"bits of {what}", ", ".join(ordered)
 
 
 def _made(run: Run) -> Iterator[str]:

@@ -17,11 +17,11 @@ from lmbench.cli import run as lmbench
 from lmbench.config import PruneConfig, TrainConfig, validate
 from lmbench.corpus import open_corpus
 from lmbench.errors import LmbenchError
-from lmbench.jobs.distillation_teacher import find_teacher
+from lmbench.jobs.distillation_teacher import _drawn_from, find_teacher
 from lmbench.jobs.input_files import attach, own_files
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import model_hash
-from lmbench.jobs.kinds.train import _drawn_from, build_objective, work
+from lmbench.jobs.kinds.train import build_objective, work
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Home
 from lmbench.training.distillation import Distillation

@@ -135,8 +135,8 @@ class Ready(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated(Message):
-    """Answer: `loss` in nats a token over `tokens`; `bytes` of the packed model (of a pruned one in
-    fp32, about); of `weights`, tied ones once, `nonzero` are left."""
+    """Answer: `loss` in nats a token over `tokens`; `bytes` of the packed model (of a pruned one
+    about, nothing rounded); of `weights`, tied ones once, `nonzero` are left."""
 
     kind: Literal["evaluated"] = "evaluated"
     loss: Number

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
-from lmbench.config import Config, ModelConfig, TrainConfig
+from lmbench.config import ModelConfig, TrainConfig
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.packed_file.trained_grid import trained_grids
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.errors import LmbenchError
-from lmbench.jobs.distillation_teacher import PARENT, check_words, find_teacher
+from lmbench.jobs.distillation_teacher import PARENT, check_words, drawn_before, find_teacher
 from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import (
@@ -55,12 +53,11 @@ from lmbench.session.events import (
     Sparsity,
     Warned,
 )
-from lmbench.session.store import Run, RunRecord
+from lmbench.session.store import Run
 from lmbench.training.checkpoint import (
     MODEL_FILE,
     checkpoint_step,
     load_weights,
-    read_checkpoint,
     read_trained,
 )
 from lmbench.training.evaluate import evaluate, report_progress
@@ -297,32 +294,8 @@ def build_objective(
     )  # fmt: skip
     of_teacher = _note_teacher(job, teacher, loaded.path)
     if config.teacher_samples and job.record.parent and not job.resuming:
-        taught.load_tensors(_words_of_parent(job, rows))
+        taught.load_tensors(drawn_before(parent_of(job), config, job.record, rows))
     return taught, of_teacher
-
-
-def _words_of_parent(job: Job, rows: int) -> dict[str, Tensor]:
-    """Those that the run's parent has drawn from all that the same model predicts of the same text,
-    as `Distillation.load_tensors` takes them; none where it has not."""
-    parent = parent_of(job)
-    last, ours = parent.checkpoint("last"), _drawn_from(job.config, job.record)
-    if last is None or ours is None or _drawn_from(parent.config(), parent.read()) != ours:
-        return {}
-    with suppress(LmbenchError):
-        tensors, _ = read_checkpoint(last)
-        drawn = tensors.get("objective/rows")
-        if drawn is not None and drawn[1] == rows - 1:
-            print(f"the teacher's words are those that {parent.ref} has drawn", flush=True)
-            return {"words": tensors["objective/words"], "rows": drawn}
-    return {}
-
-
-def _drawn_from(config: Config, record: RunRecord) -> tuple[Any, ...] | None:
-    """What a teacher's drawn words depend on; None where they are not one process's alone."""
-    if not isinstance(config, TrainConfig) or config.processes > 1 or record.corpus is None:
-        return None
-    text, teacher = record.corpus.fingerprint, record.results.get("teacher_sha256")
-    return (text, teacher, config.teacher_samples, config.batch_size)
 
 
 def _note_teacher(job: Job, teacher: Run, checkpoint: Path) -> str | None:

@@ -33,12 +33,12 @@ class PrunePanel(PicturePanel, can_focus=True):
 
     TITLE = "Prune at once"
     HELP = """
-Perplexity and packed size (fp32, zeros left out) of the model when all of it, or one tensor, is
-pruned to this level at once, by magnitude, without further training. **← →** move the level by five
-points (**[ ]** by one), **digits** go to 10% … 90%, **t** chooses what is pruned. A level is
-evaluated as soon as the slider rests there; the evaluated levels make a curve. **K** opens
-the form for a run that prunes to this level at once, and then trains for an epoch or more: what it
-makes is not the model that was evaluated here.
+Perplexity and packed size (nothing rounded, zeros left out) of the model when all of it, or one
+tensor, is pruned to this level at once, by magnitude, without further training. **← →** move the
+level by five points (**[ ]** by one), **digits** go to 10% … 90%, **t** chooses what is pruned.
+A level is evaluated as soon as the slider rests there; the evaluated levels make a curve. **K**
+opens the form for a run that prunes to this level at once, and then trains for an epoch or more:
+what it makes is not the model that was evaluated here.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(

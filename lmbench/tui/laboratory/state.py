@@ -199,7 +199,7 @@ class LaboratoryState:
 
     def evaluate_published(self) -> None:
         """Evaluate the rows of the published table: the model as it is and six settings."""
-        self.add("as it is", {}, words="32-bit floats")
+        self.add("as it is", {}, words="unchanged")
         for preset in self.presets.values():
             if preset.published:
                 self.add(preset.name, preset.settings, preset.name, preset.about)

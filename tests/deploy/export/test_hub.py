@@ -22,6 +22,7 @@ from lmbench.distiller.quantization import export_state, load_preset, quantize
 from lmbench.jobs.quantization import scored
 from lmbench.report.model_card import model_card
 from lmbench.session import Home
+from lmbench.session.store import TRAINED_FILE
 
 Capture = pytest.CaptureFixture[str]
 
@@ -102,10 +103,17 @@ def test_the_card_of_a_quantized_model_says_its_bits_and_that_activations_are_fl
 def test_a_training_under_a_schedule_is_tagged_as_pruned_by_its_zeros(home: Home) -> None:
     run = home.find_run("1")
     config = run.read().config
-    for sparsity in (0.0, 0.8):
+    for sparsity in (0.8, 0.0):
         run.update(config={**config, "compress": "large-80"}, results={"sparsity": sparsity})
         tags = yaml.safe_load(model_card(run, 1, True).split("---\n")[1])["tags"]
         assert ("pruned" in tags) == (sparsity > 0)
+    assert "quantized" not in tags
+    # A prune run of a schedule that quantizes alone has no zeros, and the module that trained.
+    run = home.find_run("2")
+    run.update(results={"sparsity": 0.0})
+    (run.path / "best" / TRAINED_FILE).touch()
+    tags = yaml.safe_load(model_card(run, 1, True).split("---\n")[1])["tags"]
+    assert ("quantized" in tags, "pruned" in tags) == (True, False)
 
 
 def test_the_folder_has_shape_and_words_and_tied_weights_once(home: Home) -> None:
