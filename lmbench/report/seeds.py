@@ -115,7 +115,9 @@ class _Chains:
                 break
             # A chain that leads back to itself is nobody's but a forger's.
             kin = None if ref in way else run if ref == run.ref else run.home.run_of(ref)
-            record = self._record(kin, run) if kin else None
+            record = kin and self._records.get(ref)
+            if kin and record is None:
+                record = run.read() if kin is run else kin.read_if_readable()
             if kin is None or record is None:
                 # It is gone; its name still tells it from others.
                 before = _Chain(ref)
@@ -125,12 +127,6 @@ class _Chains:
         for ref, (kin, record) in reversed(way.items()):
             before = self._known[run.home.path, ref] = _after(before, kin, record)
         return before
-
-    def _record(self, kin: Run, run: Run) -> RunRecord | None:
-        """Of `run` itself, or of one that it came from, None where that cannot be read."""
-        if kin.ref in self._records:
-            return self._records[kin.ref]
-        return run.read() if kin is run else kin.read_if_readable()
 
 
 def _after(before: _Chain, run: Run, record: RunRecord) -> _Chain:

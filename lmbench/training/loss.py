@@ -130,8 +130,9 @@ class DrawnWords:
         of_hidden, of_weight, of_bias = gradients
         weight, hidden, parts = weight.detach(), hidden.detach().to(weight.dtype), parts.to(weight)
         of_hidden += F.embedding_bag(words, weight, mode="sum", per_sample_weights=parts)
-        added = (hidden[:, None] * parts[:, :, None]).flatten(0, 1)
-        add_rows(of_weight, words.flatten(), added)
+        for part in _slices(rows, (count + 1) * hidden.shape[1]):
+            added = (hidden[part, None] * parts[part, :, None]).flatten(0, 1)
+            add_rows(of_weight, words[part].flatten(), added)
         add_rows(of_bias, words.flatten(), parts.flatten())
 
 
@@ -253,7 +254,7 @@ def _is_kept(parameter: Tensor, gradients: tuple[Tensor, ...] | None) -> bool:
 
 
 def _slices(rows: int, words: int) -> list[slice]:
-    """The rows of a window, cut so that each slice's logits fit the bound."""
+    """The rows of a window, cut so that each slice's logits, or other numbers, fit the bound."""
     step = max(1, ROWS_TIMES_WORDS // words)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 

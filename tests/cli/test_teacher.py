@@ -23,7 +23,7 @@ from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import model_hash
 from lmbench.jobs.kinds.train import build_objective, work
 from lmbench.jobs.scoring_text import corpus_of
-from lmbench.session import Home
+from lmbench.session import Home, Run
 from lmbench.training.distillation import Distillation
 from lmbench.training.loss import Teacher
 
@@ -139,6 +139,13 @@ def test_a_teacher_of_other_words_is_one_line_and_makes_no_run(home: Home, capsy
     assert len(home.open_session().runs()) == before
 
 
+def train_on(run: Run) -> None:
+    model = run.path / "best" / "model.safetensors"
+    weights = load_file(model)
+    weights["decoder.bias"] += 0.1
+    save_file(weights, model)
+
+
 @pytest.mark.parametrize("samples", [0, 4])
 def test_a_teacher_whose_words_were_drawn_may_train_on(
     samples: int, home: Home, tmp_path: Path
@@ -156,10 +163,7 @@ def test_a_teacher_whose_words_were_drawn_may_train_on(
 
     job.control = stop_after_an_epoch
     work(job)
-    model = elsewhere.find_run("1").path / "best" / "model.safetensors"
-    weights = load_file(model)
-    weights["decoder.bias"] += 0.1
-    save_file(weights, model)
+    train_on(elsewhere.find_run("1"))
     work(Job(run, run.read(), config, resuming=True))
     assert run.read().results["epochs"] == 2
     assert ("has trained on since this run began" in run.events_path.read_text()) == (not samples)
@@ -193,9 +197,15 @@ def test_words_that_the_parent_drew_of_the_same_teacher_are_taken_over(
     config = validate(PruneConfig, {**settings, "compress": "hold", "epochs": 2})
     run = session.new_run(config, "prune", parent=parent)
     attach(run, own_files(config, session.home))
-    work(Job(run, run.read(), config, resuming=False))
+    job = Job(run, run.read(), config, resuming=False)
+    job.control = lambda: "stop"
+    work(job)
+    train_on(session.home.find_run("1"))
+    work(Job(run, run.read(), config, resuming=True))
     assert run.read().results["epochs"] == 2
     assert bool(read) == (changed is not None)
+    if changed is None:
+        assert "has trained on since" not in run.events_path.read_text()
 
 
 def test_words_of_several_processes_are_no_ones_to_take_over(home: Home) -> None:

@@ -82,7 +82,7 @@ NOT_FUZZED = {
     "session/archive.py:pack": "writes",
     "session/remembered.py:_all": OWN,
     "session/rename.py:_changed": "leaves what it cannot read as it is",
-    "session/rename.py:_json_or_none": "gives None for all that it cannot read",
+    "session/rename.py:finish_rename": "leaves what it cannot read as it is",
     "tui/bench/event_summary.py:load_summary": OWN,
     "tui/bench/user_settings.py:_document": SAME,
     "tui/demo/player.py:_recorded": "part of lmbench",

@@ -13,8 +13,9 @@ from lmbench.config import TrainConfig
 from lmbench.corpus.batches import windows
 from lmbench.distiller.quantization import QuantAwareTrainRangeLinearQuantizer
 from lmbench.model import Hidden, RNNModel, build_model, detach
+from lmbench.training import loss as loss_module
 from lmbench.training.distillation import Distillation, draw_words
-from lmbench.training.loss import DecoderLoss, DrawnWords, Teacher
+from lmbench.training.loss import DecoderLoss, DrawnWords, Teacher, add_rows
 
 WORDS = 40
 STEPS, BATCH = 25, 8
@@ -229,6 +230,30 @@ def test_words_are_drawn_as_often_as_they_are_likely() -> None:
     # A word is among them or not: the deviation of its share is at most a half of 400 draws' root.
     assert float((sums / 400 - 16 * likely).abs().max()) < 5 * 0.5 / 20
     assert not sums[:, 11].any()
+
+
+def test_gradients_of_drawn_words_are_added_a_slice_of_the_window_at_a_time(monkeypatch) -> None:
+    torch.manual_seed(4)
+    drawn = DrawnWords(torch.randint(50, (20, 7)), 0.7)
+    hidden, weight, targets = torch.randn(20, 12), torch.randn(50, 12), torch.randint(50, (20,))
+    added: list[int] = []
+
+    def add(into: Tensor, rows: Tensor, values: Tensor) -> None:
+        added.append(values.numel())
+        add_rows(into, rows, values)
+
+    found = []
+    monkeypatch.setattr(loss_module, "add_rows", add)
+    for bound in (2**25, 3 * 8 * 12):
+        monkeypatch.setattr(loss_module, "ROWS_TIMES_WORDS", bound)
+        gradients = torch.zeros(20, 12), torch.zeros(50, 12), torch.zeros(50)
+        drawn.pull(gradients, hidden, weight, targets)
+        found.append(gradients)
+        assert max(added) <= bound
+        assert sum(added) == 20 * 8 * (12 + 1)
+        added.clear()
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

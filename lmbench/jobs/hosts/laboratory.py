@@ -80,10 +80,8 @@ class Laboratory:
                     loss = opened.loss(opened.model, report)
                     self._opened = opened
                     self._send(_ready(request.id, opened, loss))
-                case Evaluate():
-                    self._evaluate(request, self._model, report)
-                case Prune():
-                    self._prune(request, self._model, report)
+                case Evaluate() | Prune():
+                    self._score(request, self._model, report)
                 case _:
                     raise LmbenchError(f"'{request.kind}' is an answer, not a request")
         except Exception as error:
@@ -106,35 +104,27 @@ class Laboratory:
 
         return report
 
-    def _evaluate(self, request: Evaluate, opened: OpenedModel, report: Report) -> None:
+    def _score(self, request: Evaluate | Prune, opened: OpenedModel, report: Report) -> None:
         began = time.perf_counter()
-        if request.settings:
+        weights, left, _ = count_weights(opened.model)
+        if isinstance(request, Prune):
+            loss, left, size = opened.prune(request.target, request.level, report)
+        elif request.settings:
             model = opened.quantized(QuantSettings.from_dict(request.settings), report)
-            size = opened.size_of(model)
+            loss, size = opened.loss(model, report), opened.size_of(model)
         else:
-            model, size = opened.model, opened.packed_bytes
-        self._answer(request.id, opened, opened.loss(model, report), size, None, began)
-
-    def _prune(self, request: Prune, opened: OpenedModel, report: Report) -> None:
-        began = time.perf_counter()
-        loss, left, size = opened.prune(request.target, request.level, report)
-        self._answer(request.id, opened, loss, size, left, began)
-
-    def _answer(
-        self, id: int, opened: OpenedModel, loss: float, size: int, left: int | None, began: float
-    ) -> None:
+            loss, size = opened.loss(opened.model, report), opened.packed_bytes
         if not math.isfinite(loss):
             raise LmbenchError("the loss is not finite with these settings")
-        weights, nonzero, _ = count_weights(opened.model)
         self._send(
             Evaluated(
-                id=id,
+                id=request.id,
                 loss=loss,
                 ppl=min(perplexity(loss), sys.float_info.max),
                 tokens=opened.tokens,
                 bytes=size,
                 weights=weights,
-                nonzero=nonzero if left is None else left,
+                nonzero=left,
                 seconds=time.perf_counter() - began,
             )
         )

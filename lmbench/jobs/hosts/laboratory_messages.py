@@ -41,10 +41,10 @@ SAMPLE_TOKENS = 20_480
 """How much of the validation set candidates are evaluated on."""
 
 
-def stamp_of(run: Run) -> int:
+def stamp_of(run: Run, checkpoint: str = "best") -> int:
     """What tells whether a run's model is still the one that it was: when its file was written, in
     nanoseconds; 0 where there is none."""
-    folder = run.checkpoint("best")
+    folder = run.checkpoint(checkpoint)
     try:
         return (folder / "model.safetensors").stat().st_mtime_ns if folder else 0
     except OSError:

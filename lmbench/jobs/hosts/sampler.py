@@ -30,6 +30,7 @@ from lmbench.generation.sampler import Prompt, Sampler, Snapshot, Word, read_pro
 from lmbench.generation.sampling import Sampling
 from lmbench.generation.text import SETTINGS, Generation, append_sample
 from lmbench.jobs import launch
+from lmbench.jobs.hosts.laboratory_messages import stamp_of
 from lmbench.jobs.hosts.messages import Send, refusal, serve
 from lmbench.jobs.hosts.sampler_messages import (
     MESSAGES,
@@ -199,9 +200,7 @@ class SamplerHost:
 
     def _is_newest(self, text: _Text) -> bool:
         """Is the checkpoint that it was written by still the one that its run has?"""
-        config = text.config
-        key = (*_stamp(text.run, config.checkpoint), config.runtime, config.accuracy)
-        return self._models.get(key) is text.model
+        return self._models.get(_key(text.run, text.config)) is text.model
 
     def _open(self, request: Write, config: GenerateConfig) -> _Text:
         run = Run(Path(request.run))
@@ -235,14 +234,14 @@ class SamplerHost:
         if trained and not any(run.checkpoint(which) for which in ("last", "best")):
             self._send(Opening(id=id))
             _request_checkpoint(run)
-        key = (*_stamp(run, config.checkpoint), config.runtime, config.accuracy)
+        key = _key(run, config)
         known = self._models.get(key)
         if known is not None:
             self._models.move_to_end(key)
             return known
         self._send(Opening(id=id))
         # What the file held before is no use to anyone.
-        for stale in [k for k in self._models if k[0] == key[0] and k[1:3] != key[1:3]]:
+        for stale in [k for k in self._models if k[0] == key[0] and k[1] != key[1]]:
             del self._models[stale]
         loaded = load_run(run, config.checkpoint)
         runtime = open_runtime(config.runtime, loaded, "step", config.accuracy)
@@ -315,15 +314,11 @@ def _branch_seed(seed: int, at: int, chosen: int) -> int:
     return int.from_bytes(digest)
 
 
-def _stamp(run: Run, checkpoint: str) -> tuple[object, ...]:
-    """What tells one state of a checkpoint from another: its path, and when it was written."""
-    folder = run.checkpoint(checkpoint)
-    path = (folder or run.path / checkpoint) / "model.safetensors"
-    try:
-        stat = path.stat()
-    except OSError:
-        return str(run.path / checkpoint), 0, 0
-    return str(run.path / checkpoint), stat.st_mtime_ns, stat.st_size
+def _key(run: Run, config: GenerateConfig) -> tuple[str, int, str, str]:
+    """What an opened model is known by: its checkpoint and when that was written, and how it
+    runs."""
+    which = config.checkpoint
+    return str(run.path / which), stamp_of(run, which), config.runtime, config.accuracy
 
 
 def main() -> None:

@@ -195,7 +195,8 @@ def _train(
     _begin(job, trainer, precision, weights)
     # Not before: a resumed run voids what was logged since its checkpoint.
     of_schedule = _of_schedule(job, config, corpus.ntokens)
-    if config.teacher_samples and trainer.position.epoch:
+    drawn = objective.tensors().get("rows")
+    if drawn is not None and drawn[1] == rows - 1:
         of_teacher = None  # its words were all drawn
     found = (of_parent, of_precision, of_kernels, of_samples, of_machine, of_teacher, *of_schedule)
     said = _warned_of(job)

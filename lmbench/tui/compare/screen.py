@@ -242,10 +242,6 @@ class CompareScreen(BenchScreen[None]):
         self.dismiss(None)
 
     @property
-    def _benchmarks(self) -> list[RunView]:
-        return [view for view in self.bench.snapshot.runs if view.kind == "benchmark"]
-
-    @property
     def _measurements(self) -> list[RunView]:
         kinds = ("benchmark", "evaluate")
         return [view for view in self.bench.snapshot.runs if view.kind in kinds]
@@ -253,7 +249,11 @@ class CompareScreen(BenchScreen[None]):
     @property
     def _awaited(self) -> set[str]:
         """The compared runs, by key, that a benchmark measures or is about to."""
-        waiting = {v.parent for v in self._benchmarks if v.status in ("queued", "running")}
+        waiting = {
+            v.parent
+            for v in self._measurements
+            if v.kind == "benchmark" and (v.live or v.status == "queued")
+        }
         return {view.key for view in self.views if view.key in waiting}
 
     @property
@@ -271,14 +271,21 @@ class CompareScreen(BenchScreen[None]):
     @property
     def _due(self) -> list[RunView]:
         """Those that no benchmark has measured as they are now."""
-        measured = {row["model"]: row["measured"] for row in self.compared.runtimes.rows}
-        return [v for v in self._measurable if _ended(v) > measured.get(v.run.ref, -math.inf)]
+        # Of runs that were not read yet nobody knows.
+        measured = {row["run"]: -math.inf for row in self.compared.runs.rows}
+        measured |= {row["model"]: row["measured"] for row in self.compared.runtimes.rows}
+        return [v for v in self._measurable if _ended(v) > measured.get(v.run.ref, math.inf)]
+
+    @property
+    def _chosen(self) -> RunView | None:
+        """The run under the cursor."""
+        key = folder_of(self.query_one(Grid).cursor_key)
+        return next((view for view in self.views if view.key == key), None)
 
     @property
     def _here(self) -> list[RunView]:
         """The run under the cursor, where it can be measured."""
-        keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
-        return [view for view in self._measurable if view.key in keys]
+        return [view for view in self._measurable if view is self._chosen]
 
     @property
     def _simulated(self) -> list[RunView]:
@@ -287,8 +294,7 @@ class CompareScreen(BenchScreen[None]):
 
     def _why_not_here(self) -> str:
         """Why the run under the cursor is not measured."""
-        keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
-        view = next((view for view in self.views if view.key in keys), None)
+        view = self._chosen
         if view is None:
             return "no run to measure"
         if view.key in self._awaited:
@@ -342,9 +348,8 @@ class CompareScreen(BenchScreen[None]):
 
     def action_evaluate(self) -> None:
         """Ask how, then queue an evaluation of each marked run, or of the one under the cursor."""
-        keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
-        keys = self.bench.marked if self.of_marked else keys
-        views = [view for view in self.views if view.key in keys]
+        here = self._chosen
+        views = list(self.views) if self.of_marked else [here] if here else []
         able, left_out = divide(views, "cache")
         if not able:
             none = "" if left_out else "no run is here"

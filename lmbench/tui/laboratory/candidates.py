@@ -55,6 +55,9 @@ class Candidate:
     def evaluated(self, loss: float, ppl: float, size: int, seconds: float) -> Candidate:
         return replace(self, state="evaluated", loss=loss, ppl=ppl, bytes=size, seconds=seconds)
 
+    def waiting(self) -> Candidate:
+        return Candidate(self.number, self.name, self.settings, self.preset, self.words)
+
 
 def best_first(candidates: Iterable[Candidate]) -> list[Candidate]:
     """The evaluated ones, the least loss first (of equals the smaller); then those that wait, in

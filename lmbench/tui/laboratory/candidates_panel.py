@@ -137,7 +137,7 @@ that is not plain. **Enter** loads a candidate into the draft,
         chosen = self.chosen
         if action == "load":
             return chosen is not None and bool(chosen.settings)
-        return chosen is not None and chosen.state in ("evaluated", "failed")
+        return chosen is not None and chosen.state != "running"
 
     def action_load(self) -> None:
         if self.chosen is not None:

@@ -1,6 +1,6 @@
 """What the workbench saves of the laboratory of a run: candidates, the draft, pruned levels.
 
-It holds for one model: by `stamp` (`laboratory_messages.stamp_of`) another one is known.
+Its figures hold for one model: by `stamp` (`laboratory_messages.stamp_of`) another one is known.
 """
 
 from __future__ import annotations
@@ -56,17 +56,18 @@ class SavedState:
 
     @classmethod
     def from_json(cls, document: Any, stamp: int) -> SavedState:
-        """What was saved of this model; what does not fit is left out."""
+        """What was saved; what does not fit is left out. The figures of another model are left out
+        as well: its candidates wait to be evaluated on this one."""
         saved: dict[str, Any] = document if isinstance(document, dict) else {}
-        if saved.get("stamp") != stamp:
-            return cls()
+        same = saved.get("stamp") == stamp
+        # Under "tries" by versions before this one.
+        candidates = from_json(saved.get("candidates", saved.get("tries")))
         found = cls(
-            # Under "tries" by versions before this one.
-            candidates=tuple(from_json(saved.get("candidates", saved.get("tries")))),
+            candidates=tuple(c if same else c.waiting() for c in candidates),
             everywhere=saved.get("everywhere") is True,
             target=str(saved.get("target", "model")),
             level=_level(saved.get("level")) or 0.0,
-            pruned=_scores(saved.get("pruned")),
+            pruned=_scores(saved.get("pruned")) if same else {},
         )
         draft, base = saved.get("draft"), saved.get("base")
         if not are_settings(draft) or not are_settings(base):

@@ -95,6 +95,7 @@ the next panel.
         self._client: Client | None = None
         self._rest_timer: Timer | None = None
         self._stamp = 0
+        self._replaced = False
         self._level: tuple[str, float] | None = None
         self.state = LaboratoryState(self._changed, lambda line: self.bench.show_message(line))
 
@@ -115,6 +116,11 @@ the next panel.
     async def _begin(self) -> None:
         """Have the run's model loaded, as soon as the session is read and has one."""
         snapshot, selected = self.bench.snapshot, self.bench.selected
+        if (view := self.subject) is not None:
+            replaced = messages.stamp_of(view.run) not in (self._stamp, 0)
+            if replaced != self._replaced:
+                self._replaced = replaced
+                self._show()
         if self._client is not None or snapshot.session is None:
             return
         if snapshot.reading and with_float_model(snapshot.by_key, selected) is None:
@@ -170,6 +176,8 @@ the next panel.
         state, progress = self.state, self.state.progress
         if state.problem:
             return Text(printable(state.problem), self.bench.colour_style("error"))
+        if progress is None and self._replaced:
+            return Text("A newer model was saved: Esc, then l opens it.", "dim")
         if progress is None:
             return Text("" if state.ready else "starting …", "dim")
         text = Text(f"{progress.what} ", "dim")

@@ -181,6 +181,9 @@ class SensitivityScreen(BenchScreen[None]):
         if measured is not None:
             group = "" if self.group == _ELEMENT else f" in {self.group}"
             head.append(f"  measured by {measured.title}{group}, {measured.status}")
+            began, trained = (v.record if v else None for v in (measured, subject))
+            if began and trained and (trained.ended or 0) > (began.started or math.inf):
+                head.append(", before the model was trained on")
             if measured.status in ("failed", "lost") and measured.reason:
                 head.append(f": {one_line(measured.reason)}")
         return head
@@ -244,6 +247,8 @@ class SensitivityScreen(BenchScreen[None]):
         if isinstance(run, Run):
             self.bench.show_message(f"run {run.id} measures what pruning each tensor costs")
             await self.bench.refresh_snapshot()
+            if self.measured is not None and self.measured.key == self.bench.selected:
+                self.bench.select(run.path.name)
 
     async def action_start(self) -> None:
         """Write the schedule into the session and start a pruning run under it."""

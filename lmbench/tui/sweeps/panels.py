@@ -262,7 +262,7 @@ class ImportancePanel(ChartPanel):
             line.append_text(bar(value / most, max(room, 1), done, rest))
             line.append(figure.rjust(width - line.cell_len))
             lines.append(line)
-        return Text("\n").join(lines[: self.content_size.height])
+        return Text("\n").join(_within(lines, self.content_size.height))
 
 
 class SlicePanel(ChartPanel):
@@ -324,7 +324,7 @@ def _within(lines: Sequence[Text], height: int) -> list[Text]:
     if len(lines) <= height:
         return list(lines)
     more = len(lines) - height + 1
-    return [*lines[: height - 1], Text(f"… {numbers.plural(more, 'value')} more", "dim")]
+    return [*lines[: height - 1], Text(f"… {more} more", "dim")]
 
 
 def _fit(text: str, width: int) -> str:

@@ -396,6 +396,27 @@ async def test_where_all_is_measured_b_measures_the_run_under_the_cursor_again(l
         assert len(started) == 1
 
 
+async def test_runs_that_were_not_compared_before_are_read_before_they_are_measured(lab, started):
+    _measured(lab, 1, 2)
+    async with opened(lab, "space", "end", "space", "c") as pilot:
+        # Both keys before the table of all runs is there.
+        await pilot.press("a", "b")
+        await settled(pilot)
+    assert not [run for run in started if run.read().parent == "demo/002-prune"]
+
+
+async def test_a_run_whose_benchmark_is_paused_is_not_measured_again(lab, started):
+    lab.session.run(2).update(status="finished", pid=None, ended=NOON)
+    bench = lab.new("benchmark", "speed", lab.session.run(1))
+    lab.live(bench, status="paused")
+    async with opened(lab, "c") as pilot:
+        await press(pilot, "b")
+        await until(pilot, lambda: bool(started))
+        await press(pilot, "home", "b")
+        assert "1 dense is being measured already" in bench_of(pilot).last_message
+    assert [run.read().parent for run in started] == ["demo/002-prune"]
+
+
 async def test_of_the_runtimes_too_the_run_under_the_cursor_is_measured_again(lab, started):
     _measured(lab, 1, 2)
     async with opened(lab, "c", "r", "end") as pilot:

@@ -16,6 +16,7 @@ from laboratory_double import BASE, PUBLISHED, READY, Laboratory, measure
 from pictures import SIZES
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
+from workbench_world import NOON
 
 from lmbench.config import TrainConfig
 from lmbench.distiller.schedules.checking import load_schedule
@@ -49,6 +50,11 @@ opened = partial(driving.opened, run="001-train")
 
 def candidates(pilot: Pilot[None]) -> list[Candidate]:
     return best_first(screen_of(pilot, LabScreen).state.candidates)
+
+
+def asked() -> list[messages.Message]:
+    """All that the laboratory was asked since it was opened."""
+    return Laboratory.asked
 
 
 # -- the laboratory ----------------------------------------------------------------------------
@@ -317,18 +323,35 @@ async def test_the_slider_says_what_is_left_in_weights_and_in_bytes(lab, size):
         assert "perplexity 138.3 (+13.8%)" in words(pilot)
 
 
-async def test_candidates_are_there_again_until_the_model_changes(lab):
-    async with opened(lab, "l", "enter", "escape") as pilot:
+async def test_candidates_are_there_again_and_evaluated_anew_on_another_model(lab):
+    async with opened(lab, "l", "enter", "down", "b", "enter", "c", "escape") as pilot:
         screen_of(pilot, MainScreen)
         await press(pilot, "l")
-        assert len(candidates(pilot)) == 1
+        assert len(candidates(pilot)) == 2
+        assert [type(m) for m in asked()] == [messages.OpenModel]
+        draft = screen_of(pilot, LabScreen).state.draft
     path = lab.session.run(1).path / "best" / "model.safetensors"
     path.write_bytes(b"trained on")
-    async with opened(lab, "escape", "l") as pilot:
-        assert candidates(pilot) == []
+    async with opened(lab) as pilot:
+        assert screen_of(pilot, LabScreen).state.draft == draft
+        assert [c.state for c in candidates(pilot)] == ["evaluated"] * 2
+        assert [type(m) for m in asked()] == [messages.OpenModel] + [messages.Evaluate] * 2
 
 
-async def test_candidates_of_a_model_that_is_replaced_while_it_is_opened_are_left_out(
+async def test_that_a_training_has_saved_a_newer_model_stands_in_the_head(lab):
+    async with opened(lab, "l", "enter") as pilot:
+        newer = "A newer model was saved: Esc, then l opens it."
+        assert newer not in words(pilot)
+        path = lab.session.run(1).path / "best" / "model.safetensors"
+        path.write_bytes(b"trained on")
+        lab.write(lab.session.run(1), ev.Checkpoint(t=NOON, which="best", step=9999, epoch=7))
+        await bench_of(pilot).refresh_snapshot()
+        await until(pilot, lambda: newer in words(pilot))
+        await press(pilot, "escape", "l")
+        assert newer not in words(pilot)
+
+
+async def test_candidates_of_a_model_that_is_replaced_while_it_is_opened_are_evaluated_anew(
     lab, monkeypatch
 ):
     path = lab.session.run(1).path / "best" / "model.safetensors"
@@ -342,10 +365,10 @@ async def test_candidates_of_a_model_that_is_replaced_while_it_is_opened_are_lef
         with monkeypatch.context() as patch:
             patch.setattr(laboratory_double, "ready", replaced)
             await press(pilot, "l")
-        assert candidates(pilot) == []
+        assert len(asked()) == 2
         # What is evaluated now is saved as the new one's.
-        await press(pilot, "enter", "escape", "l")
-        assert len(candidates(pilot)) == 1
+        await press(pilot, "escape", "l")
+        assert len(candidates(pilot)) == len(asked()) == 1
 
 
 async def test_two_workbenches_keep_each_other_s_candidates(lab):
@@ -417,6 +440,19 @@ async def test_a_key_before_the_model_is_there_says_so(lab, panel, key):
         screen.state.ready = None
         await press(pilot, key)
         assert bench_of(pilot).recent_message == "the model is still being opened"
+
+
+async def test_x_takes_back_a_candidate_that_waits(lab, monkeypatch):
+    async def never(self: Laboratory, message: messages.Message) -> None:
+        if isinstance(message, messages.OpenModel):
+            self._received(laboratory_double.ready(message))
+
+    monkeypatch.setattr(Laboratory, "send", never)
+    async with opened(lab, "l", "enter", "u", "tab", "end", "x") as pilot:
+        assert len(candidates(pilot)) == 7
+        await press(pilot, "home", "x")
+        # It is being evaluated.
+        assert len(candidates(pilot)) == 7
 
 
 async def test_a_candidate_that_is_being_evaluated_is_not_called_evaluated(lab, monkeypatch):

@@ -303,7 +303,7 @@ async def test_what_an_edited_record_says_of_its_file_is_shown_as_far_as_it_goes
     tensors = ["?", {}, {"name": "\x1b[2Ja", "shape": [-2, "b", 0], "bytes": 0, "nonzero": "x"}]
     huge = 10**400
     tensors.append({"name": "b", "shape": [huge, huge], "bytes": huge, "nonzero": huge})
-    results = {"tensors": tensors, "ratio": "many", "vocabulary_bytes": huge, "nonzero": huge}
+    results = {"tensors": tensors, "ratio": "many", "vocabulary_bytes": huge}
     run = full.new("pack", "packed", full.session.run(1), status="finished", results=results)
     async with opened(full, run.path.name, size=(200, 50)) as pilot:
         assert len(keys(pilot)) == 4

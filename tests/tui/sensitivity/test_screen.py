@@ -12,6 +12,7 @@ import yaml
 from driving import bench_of, press, screen_of, settled, until, words
 from laboratory_double import MATRICES, measure
 from waiting import LIMIT_S
+from workbench_world import NOON
 
 from lmbench.distiller.schedules.suggest import pruning_epochs
 from lmbench.errors import LmbenchError
@@ -210,6 +211,27 @@ async def test_the_tensors_that_were_measured_are_shown_though_gates_were_later(
     async with opened(lab, "v") as pilot:
         assert list(screen_of(pilot, SensitivityScreen).curves) == list(MATRICES)
         assert f"measured by {tensors.id} curves" in words(pilot)
+
+
+async def test_r_on_a_run_that_was_measured_shows_the_new_measurement(lab, started):
+    run = measure(lab)
+    async with opened(lab) as pilot:
+        bench_of(pilot).select(run.path.name)
+        await press(pilot, "v", "r")
+        await until(pilot, lambda: "is queued: curves come" in words(pilot))
+        await press(pilot, "r")
+    assert len(started) == 1
+
+
+async def test_curves_of_a_model_that_was_trained_on_are_said_to_be_older(lab):
+    run = measure(lab)
+    run.update(started=NOON)
+    older = "before the model was trained on"
+    async with opened(lab, "v") as pilot:
+        assert older not in words(pilot)
+    lab.session.run(1).update(ended=NOON + 60)
+    async with opened(lab, "v") as pilot:
+        assert older in words(pilot)
 
 
 async def test_f_puts_the_suggested_schedule_into_the_form(lab):

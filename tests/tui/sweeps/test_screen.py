@@ -195,6 +195,17 @@ async def test_importance_and_slice_are_of_the_stage_under_the_cursor(study):
         assert state.axes == ["lr"]
 
 
+async def test_axes_that_have_no_room_are_counted(study, monkeypatch):
+    async with opened(study, "W", "right_square_bracket") as pilot:
+        state = screen_of(pilot, SweepScreen).study
+        many = {f"axis {n}": float(n) for n in range(40)}
+        monkeypatch.setattr(type(state), "importances", lambda _: (many, False))
+        panel = pilot.app.screen.query_one(ImportancePanel)
+        lines = panel.picture().plain.splitlines()
+        assert len(lines) == panel.content_size.height
+        assert lines[-1] == f"… {41 - len(lines) + 1} more"
+
+
 async def test_ped_anova_says_how_many_settings_it_wants(study):
     async with opened(study, "W", "i") as pilot:
         assert "needs 10 settings" in bench_of(pilot).recent_message
