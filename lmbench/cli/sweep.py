@@ -35,7 +35,7 @@ from lmbench.jobs.sweeps.status import (
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.report.seeds import Spread
-from lmbench.report.tables import AS_PACKED, OF_A_PART, PART_SIGN, size_sign
+from lmbench.report.tables import AS_PACKED, OF_A_PART, PART_SIGN
 from lmbench.session import Home, Run, Session
 
 __all__ = ["app"]
@@ -343,7 +343,7 @@ def _table(sweep: SweepStatus) -> Table:
     for row in sweep.rows:
         values = [value_words(row.values.get(column)) for column in sweep.columns]
         part = PART_SIGN if row.part_tokens else ""
-        size = size_sign(row.size.as_packed) + numbers.size(row.size.bytes)
+        size = numbers.size(*row.size)
         table.add_row(
             printable(row.stage),
             *values,

@@ -26,7 +26,7 @@ from lmbench.report.runtime_table import (
     scores_note,
 )
 from lmbench.report.seeds import Spread, one_setting, spread_of
-from lmbench.report.tables import AS_PACKED, OF_A_PART, PART_SIGN, size_sign
+from lmbench.report.tables import AS_PACKED, OF_A_PART, PART_SIGN
 from lmbench.session.store import Run, RunRecord, Session
 
 __all__ = [
@@ -341,7 +341,7 @@ def _cell(key: str, row: Mapping[str, Any]) -> str:
         case "sparsity":
             return f"{100 * value:.1f}%"
         case "bytes":
-            return f"{size_sign(bool(row.get('as_packed')))}{value:,}"
+            return f"{'≈' if row.get('as_packed') else ''}{value:,}"
         case "nonzero":
             return f"{value:,}"
         case _ if key in _OF_TEXT:
@@ -460,8 +460,7 @@ def _item(name: str, text: str, command: str) -> str:
 def _made(run: Run) -> tuple[str, str, str]:
     record = run.read()
     parts = [run.status(record), numbers.duration(record.results.get("seconds"))]
-    size = numbers.size(record.size.bytes)
-    parts += [size_sign(record.size.as_packed) + size if size else "", record.device]
+    parts += [numbers.size(*record.size), record.device]
     return run.ref, ", ".join(part for part in parts if part), run_command(run, record)
 
 

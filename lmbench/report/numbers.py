@@ -51,10 +51,13 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}%"
 
 
-def size(count: float | None) -> str:
-    """Bytes as 7.4 MB, in powers of ten, as disks count them."""
+def size(count: float | None, as_packed: bool = False) -> str:
+    """Bytes as 7.4 MB, in powers of ten, as disks count them; ≈7.4 MB where no file has that size,
+    but a model's would have when packed."""
     if count is None:
         return ""
+    if as_packed:
+        return f"≈{size(count)}"
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5 or unit == "GB":
             digits = 0 if unit == "B" or count >= 99.5 else 1

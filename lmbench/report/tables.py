@@ -17,7 +17,6 @@ from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.report.run_command import run_command
 from lmbench.session.attempts import last_sign_of_life
-from lmbench.session.records import ModelSize
 from lmbench.session.store import Run
 
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "run_document",
     "runs_table",
     "sessions_table",
-    "size_sign",
 ]
 
 _RESULTS = (
@@ -48,17 +46,12 @@ _STYLES = {
     "damaged": "red",
 }
 AS_PACKED = "≈ as it would be packed: the run itself keeps each of its numbers as a float"
-"""What the sign of `size_sign` means, for a line under a table."""
+"""What the sign of such a size means, for a line under a table."""
 
 
 PART_SIGN = "*"
 OF_A_PART = "* of the first tokens of the split only: compares with no other perplexity"
 """What `PART_SIGN` after a perplexity means, for a line under a table."""
-
-
-def size_sign(as_packed: bool) -> str:
-    """What stands before the size of a run's model: "≈" where no file has that size."""
-    return "≈" if as_packed else ""
 
 
 # Of a column whose texts are cut where there is no room.
@@ -198,7 +191,7 @@ def _run_cells(run: Run) -> list[Text]:
         _number(results.get("test_ppl"), "{:.2f}" + part),
         numbers.count(results.get("parameters")),
         _number(None if sparsity is None else 100 * sparsity, "{:.1f}%"),
-        _size(record.size),
+        numbers.size(*record.size),
         _number(results.get("tokens_per_s"), "{:,.0f}"),
         numbers.duration(seconds),
         printable(record.parent or ""),
@@ -230,11 +223,6 @@ def sessions_table(rows: Iterable[dict[str, Any]]) -> Table:
             Text(printable(row["problem"] or row["notes"])),
         )
     return table
-
-
-def _size(size: ModelSize) -> str:
-    text = numbers.size(size.bytes)
-    return size_sign(size.as_packed) + text if text else ""
 
 
 def _number(value: Any, form: str) -> str:

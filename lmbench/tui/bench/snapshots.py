@@ -15,7 +15,7 @@ from types import MappingProxyType
 from lmbench.printable import one_line
 from lmbench.report import numbers
 from lmbench.report.plots.curve_data import Curves
-from lmbench.report.tables import PART_SIGN, size_sign
+from lmbench.report.tables import PART_SIGN
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
 from lmbench.session.records import LIVE
@@ -153,9 +153,7 @@ class RunView:
     @property
     def size(self) -> str:
         """The model's bytes in words; "≈" before those that it would have packed."""
-        if self.bytes is None:
-            return ""
-        return size_sign(self.as_packed) + numbers.size(self.bytes)
+        return numbers.size(self.bytes, self.as_packed)
 
     @property
     def tokens_per_s(self) -> float | None:

@@ -15,7 +15,7 @@ from lmbench.report.pareto_front import front_plot, fronts_of
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour
 from lmbench.report.runtime_table import runtime_cell, scored_text
-from lmbench.report.tables import PART_SIGN, size_sign
+from lmbench.report.tables import PART_SIGN
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.kit.grid import Cell, Row
 from lmbench.tui.kit.sort_order import SortOrder
@@ -141,9 +141,7 @@ class Compared:
             Cell(_perplexity(row, "valid_ppl")),
             Cell(_perplexity(row, "test_ppl"), "success" if best else ""),
             *(Cell(_perplexity(row, key)) for key in self.adapted),
-            Cell(
-                size_sign(row["as_packed"]) + numbers.size(row["bytes"]) if row["bytes"] else _NONE
-            ),
+            Cell(numbers.size(row["bytes"], row["as_packed"]) or _NONE),
             Cell(_written(row, "ms_per_token", "{:.2f}")),
         )
 

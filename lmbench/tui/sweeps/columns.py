@@ -15,7 +15,7 @@ from lmbench.report import numbers
 from lmbench.report.plots.layout import sparkline
 from lmbench.report.plots.series import perplexity_of
 from lmbench.report.seeds import Spread
-from lmbench.report.tables import PART_SIGN, size_sign
+from lmbench.report.tables import PART_SIGN
 from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
 from lmbench.tui.bench.run_place import where_of
 from lmbench.tui.bench.snapshots import RunView
@@ -193,8 +193,7 @@ def _spread(spread: Spread | None, setting: Setting) -> str:
 
 
 def _size(line: Line) -> Cell:
-    size = line.setting.size
-    return Cell(size_sign(size.as_packed) + numbers.size(size.bytes) if size.bytes else "")
+    return Cell(numbers.size(*line.setting.size))
 
 
 def _behind_share(line: Line) -> float | None:
