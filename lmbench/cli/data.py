@@ -10,8 +10,17 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from lmbench.cli.flags import Whole, configured
-from lmbench.cli.output import Json, console, note, pairs_table, print_json, print_line, write
+from lmbench.cli.flags import configured, refuse_flags, whole
+from lmbench.cli.output import (
+    Json,
+    answer,
+    console,
+    note,
+    pairs_table,
+    print_json,
+    print_line,
+    write,
+)
 from lmbench.cli.progress import corpus_progress
 from lmbench.config import DataMakeConfig
 from lmbench.corpus import data_get, data_info, data_list
@@ -52,10 +61,7 @@ def get(name: str, *, json: Json = False) -> None:
     """
     with corpus_progress() as progress:
         folder = data_get(name, Home.find().path, progress)
-    if json:
-        print_json({"name": name, "path": str(folder)})
-    else:
-        print_line(f"{name} is in {folder}")
+    answer({"name": name, "path": str(folder)}, f"{name} is in {folder}", json=json)
 
 
 @app.command
@@ -89,8 +95,9 @@ def make(
     /,
     *files: str,
     preview: Annotated[
-        Whole, Parameter(help="show the words of this many sentences, and make nothing")
-    ] = 0,
+        int | None,
+        Parameter(converter=whole, help="show the words of this many sentences, and make nothing"),
+    ] = None,
     replace: Annotated[
         bool, Parameter(negative="", help="in place of a corpus of this name that was made so")
     ] = False,
@@ -104,10 +111,11 @@ def make(
     """
     if not files:
         raise LmbenchError(f"{name}: made of what? name files or folders after it")
-    if preview < 0:
+    if preview is not None and preview < 1:
         raise LmbenchError(f"--preview {preview}: give how many sentences to show, at least 1")
     paths = [expanded(file) for file in files]
-    if preview:
+    if preview is not None:
+        refuse_flags("does nothing with --preview", replace=replace)
         sentences = data_preview(paths, config, preview)
         if json:
             print_json({"sentences": sentences})

@@ -179,8 +179,8 @@ def check_needs(config: Config, asked: Collection[str], *, whole: bool = True) -
             f"does nothing {'with' if adamw else 'without'} --optimizer adamw",
             **{name: getattr(config, name) for name in sorted(idle)},
         )
-    if isinstance(config, TrainConfig) and config.allow_cpu and config.processes == 1:
-        refuse_flags("does nothing without --gpus", allow_cpu=not {"gpus", "nodes"} & asked)
+        if config.processes == 1 and not {"gpus", "nodes"} & asked:
+            refuse_flags("does nothing without --gpus", allow_cpu="allow_cpu" in asked)
     if "device" in asked and getattr(config, "cuda", False):
         refuse_flags("says the same as --device: give one of them", cuda=True)
 

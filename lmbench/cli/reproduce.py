@@ -70,7 +70,7 @@ def reproduce(
     if model is not None and seeds > 1:
         raise LmbenchError("--seeds: --model is of one seed; leave one of them out")
     home = Home.find()
-    taken = home.find_run(model, session, with_model=True) if model else None
+    taken = home.find_run(model, session, with_model=True) if model is not None else None
     if taken is not None:
         refuse_flags("--model is scored on its own corpus", data=data)
         if taken.home.path != home.path:

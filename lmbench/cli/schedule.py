@@ -135,6 +135,7 @@ def _plan(
             projected = settings.projection or config.projection
             check_building(settings.model_copy(update={"projection": projected}), schedule)
         return schedule, plan_on_run(schedule, parent, epochs, projection=config.projection)
+    refuse_flags("is that of --run: name the run, too", session=session != "default")
     config = config.model_copy(update={"compress": file})
     schedule = check_schedule(config, home)
     if schedule is None:

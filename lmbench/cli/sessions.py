@@ -113,7 +113,8 @@ def _name(positional: str | None, flag: str | None) -> str:
     """The session that a command is about, named in either way."""
     if positional is not None and flag is not None and positional != flag:
         raise LmbenchError(f"which session: {positional!r} or --session {flag!r}?")
-    return positional or flag or "default"
+    named = flag if positional is None else positional
+    return "default" if named is None else named
 
 
 @app.command
@@ -128,7 +129,7 @@ def copy(
     """
     name, new_name = _two_names(name, new_name, session)
     made = copy_session(Home.find(), name, new_name)
-    _tell(made, f"{name} is copied to {made.path}", json=json)
+    answer(_session_document(made), f"{name} is copied to {made.path}", json=json)
 
 
 @app.command
@@ -143,7 +144,7 @@ def rename(
     """
     name, new_name = _two_names(name, new_name, session)
     made = rename_session(Home.find(), name, new_name)
-    _tell(made, f"{name} is now {new_name}", json=json)
+    answer(_session_document(made), f"{name} is now {new_name}", json=json)
 
 
 def _two_names(first: str, second: str | None, flag: str | None) -> tuple[str, str]:
@@ -226,11 +227,4 @@ def unpack_(
         archive: what lmbench sessions pack wrote.
     """
     made = unpack(expanded(archive), Home.find(), name)
-    _tell(made, f"{made.name} is in {made.path}", json=json)
-
-
-def _tell(session: Session, text: str, *, json: bool) -> None:
-    if json:
-        print_json(_session_document(session))
-    else:
-        print_line(text)
+    answer(_session_document(made), f"{made.name} is in {made.path}", json=json)

@@ -39,6 +39,7 @@ __all__ = [
     "resume_run",
     "start",
     "start_all",
+    "submit_elsewhere",
     "work_through_all",
 ]
 
@@ -118,7 +119,10 @@ def derive(
         LmbenchError: the parent has no checkpoint to work on, so nothing is made.
     """
     if parent.checkpoint("best") is None and not detach:
-        raise LmbenchError(f"run {parent.ref} ({parent.status()}) has no model to start from")
+        raise LmbenchError(
+            f"run {parent.ref} ({parent.status()}) has no model to start from: have it trained "
+            "first (lmbench runs resume), or let --detach queue this behind it"
+        )
 
     make = partial(new_run, parent.session, kind, config, parent=parent, name=name, place=place)
     return start(make, detach=detach, json=json)
@@ -151,7 +155,7 @@ def start_all(make: Callable[[], Iterator[Run]], *, detach: bool, json: bool) ->
         if detach:
             launch.start_all(runs)
         else:
-            _submit_elsewhere(runs)
+            submit_elsewhere(runs)
     code = 0 if detach else work_through_all(runs, json=json, go_on=True)
     kept = [run for run in runs if not was_deleted(run)]
     if json:
@@ -259,7 +263,7 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
             it as Ctrl-C does: what starts from half a model is not what was asked for.
     """
     code = 0
-    _submit_elsewhere(runs)
+    submit_elsewhere(runs)
     for place, run in enumerate(runs):
         try:
             if run.status() == "finished":
@@ -298,7 +302,7 @@ def was_deleted(run: Run) -> bool:
     return not run.path.is_dir()
 
 
-def _submit_elsewhere(runs: Sequence[Run]) -> None:
+def submit_elsewhere(runs: Sequence[Run]) -> None:
     """What goes to a cluster is submitted whole, and followed one after the other."""
     launch.start_all([run for run in runs if run.read().place != "local"])
 

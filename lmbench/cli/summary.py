@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import refuse_flags
 from lmbench.cli.output import Json, SessionName, console, print_json, write
+from lmbench.cli.progress import corpus_progress
 from lmbench.config import TrainConfig
 from lmbench.distiller.reports.table import Table
 from lmbench.errors import LmbenchError
@@ -80,7 +81,8 @@ def summarise_untrained(config: TrainConfig, kind: str, *, json: bool) -> int:
             f"--summary {kind}: use sparsity, model, modules or percentile (the original's png "
             "drew a graph; lmbench export --format onnx writes one that viewers open)"
         )
-    corpus = open_corpus(config.data, Home.find().path, vocab=config.vocab)
+    with corpus_progress() as progress:
+        corpus = open_corpus(config.data, Home.find().path, vocab=config.vocab, progress=progress)
     _show(summary_table(build_model(config, corpus.ntokens), kind), kind, json=json)
     return 0
 

@@ -17,7 +17,7 @@ from lmbench.cli.flags import free_place
 from lmbench.cli.foreground import interrupts_after, work_through
 from lmbench.cli.output import Json, Yes, answer, confirm, console, note, print_json, print_line
 from lmbench.cli.progress import corpus_progress
-from lmbench.cli.start_run import PlaceName
+from lmbench.cli.start_run import PlaceName, submit_elsewhere
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place
@@ -133,8 +133,7 @@ def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool
     if detach:
         launch.start_all(runs)
     else:
-        # What goes elsewhere is submitted whole, and followed one after the other.
-        launch.start_all([run for run in runs if run.read().place != "local"])
+        submit_elsewhere(runs)
         try:
             code = _follow(session, json=json)
         except KeyboardInterrupt:
@@ -296,7 +295,7 @@ def delete(
 def _found(name: str | None, flag: str | None) -> Session:
     if name is not None and flag is not None and name != flag:
         raise LmbenchError(f"which sweep: {name!r} or --session {flag!r}?")
-    return control.find_sweep(Home.find(), name or flag)
+    return control.find_sweep(Home.find(), flag if name is None else name)
 
 
 # -- the table ----------------------------------------------------------------------------------

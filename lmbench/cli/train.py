@@ -17,6 +17,7 @@ from lmbench.cli.start_run import (
     PlaceName,
     RunName,
     Seeds,
+    derive,
     derive_all,
     named_with_seed,
     new_run,
@@ -141,7 +142,7 @@ def prune(
     them, and the flags over both.
     """
     home = Home.find()
-    parent = home.find_run(run, session, with_model=True) if run else None
+    parent = home.find_run(run, session, with_model=True) if run is not None else None
     # A run that is named by its path may be of another working folder.
     home = parent.home if parent else home
     check_place(place, home)
@@ -151,15 +152,16 @@ def prune(
     config = _pruning_config(config, parent, compress, home)
     check_needs(config, asked)
     _check(config, home, session, parent, detach=detach, json=json, asked=asked)
-    if seeds is not None and parent is not None:
-        return derive_all(
-            parent, "prune", config, seeds, name=name, detach=detach, json=json, place=place
-        )
-    owner = parent.session if parent else home.open_session(session)
+    if parent is not None:
+        given = {"name": name, "detach": detach, "json": json, "place": place}
+        if seeds is not None:
+            return derive_all(parent, "prune", config, seeds, **given)
+        return derive(parent, "prune", config, **given)[1]
+    owner = home.open_session(session)
     if seeds is not None:
         make_all = partial(_of_seeds, owner, "prune", config, seeds, name, place)
         return start_all(make_all, detach=detach, json=json)
-    make = partial(new_run, owner, "prune", config, parent=parent, name=name, place=place)
+    make = partial(new_run, owner, "prune", config, name=name, place=place)
     return start(make, detach=detach, json=json)[1]
 
 

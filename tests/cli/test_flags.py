@@ -8,7 +8,9 @@ import pytest
 from cli_world import commands
 
 from lmbench.cli import run as lmbench
-from lmbench.config import TrainConfig
+from lmbench.cli.flags import check_needs
+from lmbench.config import PruneConfig, TrainConfig
+from lmbench.errors import LmbenchError
 from lmbench.session import Home
 
 Capture = pytest.CaptureFixture[str]
@@ -84,6 +86,8 @@ def test_a_fraction_is_no_whole_number(words, capsys: Capture):
         ("schedule plot small-80 --run 1 --types 5", "--types"),
         ("schedule check small-80 --data pydoc --types 5", "--types"),
         ("schedule check small-80 --vocab train", "--vocab"),
+        ("schedule check small-80 --session default2", "--session"),
+        ("data make new data.pt --preview 1 --replace", "--replace"),
         ("quantize 1 --fp-activations", "--fp-activations"),
         ("tui --speed 2", "--speed"),
         ("tui --host 0.0.0.0 --port 80", "--host, --port"),
@@ -93,6 +97,29 @@ def test_a_flag_that_would_do_nothing_is_refused_by_name(line, flags, home, caps
     assert lmbench(line.split()) == 2
     assert capsys.readouterr().err.startswith(f"lmbench: {flags}: ")
     assert len(home.session("default").runs()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sessions", "delete", "", "--yes"),
+        ("sweep", "delete", "", "--yes"),
+        ("prune", "", "--schedule", "large-80"),
+        ("reproduce", "cache", "--model", "", "--session", "default"),
+    ],
+)
+def test_an_empty_name_is_no_name_left_out(words, home, capsys: Capture):
+    assert lmbench([*words]) == 2
+    assert "''" in capsys.readouterr().err
+    assert len(home.session("default").runs()) == 1
+
+
+def test_allow_cpu_is_judged_beside_all_that_holds_where_it_was_asked_for():
+    alone = PruneConfig(device="cpu", allow_cpu=True)
+    check_needs(alone, {"allow_cpu"}, whole=False)
+    check_needs(alone, ())
+    with pytest.raises(LmbenchError, match="--allow-cpu: does nothing without --gpus"):
+        check_needs(alone, {"allow_cpu"})
 
 
 @pytest.mark.parametrize(
@@ -116,6 +143,7 @@ def test_a_flag_that_would_do_nothing_is_refused_by_name(line, flags, home, caps
         ("schedule check small-80 --data nowhere", "nowhere"),
         ("schedule check small-80 --types 0", "--types 0: give how many there are, at least 1"),
         ("data make new data.pt --preview -1", "--preview -1: give how many sentences"),
+        ("data make new data.pt --preview 0", "--preview 0: give how many sentences"),
         ("data make new data.pt --valid 1e-300", "--valid: 1e-300: input should be greater"),
         ("data make new ~nouser/x.txt", "~nouser/x.txt: there is no such user"),
         ("data info /", "/ holds no corpus: it needs train.txt"),

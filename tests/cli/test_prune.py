@@ -59,3 +59,15 @@ def test_one_that_is_told_to_be_too_short_warns_before_the_start_and_in_its_reco
     assert [words in warning for warning in record.results["warnings"]] == [True]
     events = read_events(made.events_path)
     assert any(isinstance(e, Warned) and words in e.message for e in events)
+
+
+def test_of_a_run_without_a_model_no_pruning_is_made_that_could_only_fail(
+    home: Home, capsys: pytest.CaptureFixture[str], schedule: str
+) -> None:
+    session = home.session("default")
+    untrained = session.new_run(home.find_run("1").config(), "train")
+    untrained.update(status="stopped", corpus=home.find_run("1").read().corpus)
+    assert lmbench(["prune", untrained.ref, "--schedule", schedule]) == 2
+    err = capsys.readouterr().err
+    assert f"run {untrained.ref} (stopped) has no model to start from: have it trained" in err
+    assert session.runs()[-1] == untrained
