@@ -12,10 +12,11 @@ from cyclopts import Parameter
 from lmbench.cli.flags import whole
 from lmbench.cli.foreground import command_line, interrupts_after, work_through
 from lmbench.cli.output import answer, complain, note, print_json, print_line
-from lmbench.config import Config, Kind
+from lmbench.config import Config, Kind, TrainConfig
 from lmbench.config.command_line import run_name
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs import launch
+from lmbench.jobs.distillation_teacher import lasting_name
 from lmbench.jobs.prepare import make_run
 from lmbench.jobs.queue import awaited_parent
 from lmbench.jobs.reproduce import begin
@@ -213,6 +214,8 @@ def derive_all(
     """
     parent.session.check_takes_runs()
     parents = siblings(parent, seeds)
+    if isinstance(config, TrainConfig):
+        config = config.model_copy(update={"teacher": lasting_name(config.teacher, parent.session)})
 
     def make() -> Iterator[Run]:
         for one in parents:

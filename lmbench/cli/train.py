@@ -28,6 +28,7 @@ from lmbench.cli.start_run import (
 from lmbench.config import Kind, PruneConfig, TrainConfig, validate
 from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
+from lmbench.jobs.distillation_teacher import lasting_name
 from lmbench.jobs.places import check_place
 from lmbench.jobs.prepare import check_training, pruning_defaults
 from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
@@ -173,7 +174,7 @@ def _of_seeds(
     Raises:
         LmbenchError: a seed is too large; nothing is made then.
     """
-    values = config.model_dump()
+    values = {**config.model_dump(), "teacher": lasting_name(config.teacher, session)}
     first = config.seed
     each = [validate(type(config), {**values, "seed": first + n}) for n in range(seeds)]
     for one in each:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from lmbench.config import Config, TrainConfig
 from lmbench.corpus import Corpus
 from lmbench.errors import LmbenchError
-from lmbench.session.store import Home, Run, RunRecord
+from lmbench.session.store import Home, Run, RunRecord, Session
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PARENT", "check_words", "drawn_before", "find_teacher"]
+__all__ = ["PARENT", "check_words", "drawn_before", "find_teacher", "lasting_name"]
 
 PARENT = "parent"
 """What ``--teacher`` takes for the run that a pruning starts from."""
@@ -49,6 +49,15 @@ def find_teacher(
         )
     check_words(said, teacher, corpus)
     return teacher
+
+
+def lasting_name(teacher: str | None, session: Session) -> str | None:
+    """A name of a teacher that goes on to mean it: what is the newest run now, or has a name alone,
+    may not be so once another run is made, or begins."""
+    if teacher is None or teacher == PARENT:
+        return teacher
+    found = session.home.find_run(teacher, session.name)
+    return found.ref if found.home == session.home else str(found.path)
 
 
 def check_words(said: str, run: Run, corpus: Corpus) -> None:

@@ -17,7 +17,7 @@ from lmbench.corpus import Corpus, check_enough, default_corpus, open_corpus
 from lmbench.corpus.files import Progress
 from lmbench.corpus.sources import known_names
 from lmbench.errors import LmbenchError
-from lmbench.jobs.distillation_teacher import PARENT, check_words, find_teacher
+from lmbench.jobs.distillation_teacher import PARENT, check_words, find_teacher, lasting_name
 from lmbench.jobs.input_files import attach, own_files
 from lmbench.jobs.queue import gpu_count
 from lmbench.jobs.run_schedule import check_schedule, read_schedule
@@ -155,11 +155,8 @@ def make_run(
     if isinstance(config, TrainConfig) and config.data is None:
         # Another may be the default by the time that the run begins, or goes on.
         config = config.model_copy(update={"data": default_corpus(session.home.path)})
-    if isinstance(config, TrainConfig) and config.teacher not in (None, PARENT):
-        # What is the newest run now, or has a name alone, may not be so when the run begins.
-        teacher = session.home.find_run(config.teacher, session.name)
-        named = teacher.ref if teacher.home == session.home else str(teacher.path)
-        config = config.model_copy(update={"teacher": named})
+    if isinstance(config, TrainConfig):
+        config = config.model_copy(update={"teacher": lasting_name(config.teacher, session)})
     files = own_files(config, session.home)
     return session.new_run(
         config,

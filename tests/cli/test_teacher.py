@@ -79,6 +79,28 @@ def test_a_teacher_is_the_run_that_was_meant_when_the_student_was_made(
     assert taught["config"]["teacher"] == newest
 
 
+@pytest.mark.parametrize("command", ["train", "prune"])
+def test_the_newest_run_stays_the_teacher_of_all_seeds(
+    command: str, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home.path, tmp_path / "home", symlinks=True)
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path / "home"))
+    session = Home(tmp_path / "home").open_session("seeds")
+    for seed in (1, 2):
+        run = session.new_run(validate(TrainConfig, {"data": "tiny", "seed": seed}), "train")
+        (run.path / "best").mkdir()
+        run.update(status="finished")
+    made: list[Run] = []
+    for module in ("train", "start_run"):
+        monkeypatch.setattr(
+            f"lmbench.cli.{module}.start_all", lambda make, **_: made.extend(make()) or 0
+        )
+    of = ("prune", "1", "--schedule", "none") if command == "prune" else ("train", "--data", "tiny")
+    flags = ("--seeds", "2", "--teacher", "@", "--session", "seeds")
+    assert lmbench([*of, *flags]) == 0
+    assert [run.read().config["teacher"] for run in made] == [run.ref] * 2
+
+
 def test_a_dense_parent_teaches_its_quantized_training(home: Home, capsys: Capture) -> None:
     Path("four.yaml").write_text(quantizing_schedule(1), encoding="utf-8")
     flags = ("--schedule", "four.yaml", "--epochs", "1", "--threads", "1", "--lr", "0.5")

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs.places.interface import Place
@@ -157,10 +158,15 @@ def _submit_array(runs: Sequence[Run], settings: SlurmSettings, before: Sequence
     try:
         for number, run in enumerate(runs):
             run.update(job=f"{job}_{number}")
+        _call("scontrol", "release", job)
     except BaseException:
-        _call("scancel", job)
+        # So that they can be submitted again.
+        with suppress(OSError, LmbenchError):
+            for run in runs:
+                run.update(job="")
+        with suppress(LmbenchError):
+            _call("scancel", job)
         raise
-    _call("scontrol", "release", job)
     return job
 
 

@@ -68,8 +68,9 @@ def check_runs(
         try:
             if isinstance(one.step.config, TrainConfig):
                 check_training(
-                    one.step.config, home, progress, has_parent=one.has_parent, session=session
-                )
+                    one.step.config, home, progress, has_parent=one.has_parent, session=session,
+                    parent=one.source,
+                )  # fmt: skip
                 schedule = check_schedule(one.step.config, home)
                 if schedule is not None:
                     check_building(one.step.config, schedule)
@@ -140,7 +141,7 @@ def _different(
             key = (own, *(getattr(model, name) for name in shape))
         else:
             assert isinstance(own, TrainConfig)
-            key = (one.step.kind, one.has_parent, judged(own))
+            key = (one.step.kind, one.has_parent, one.source, judged(own))
         if key not in seen:
             seen.add(key)
             yield one, model

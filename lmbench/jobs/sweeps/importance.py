@@ -23,9 +23,11 @@ _LEAST_SHARE = 0.1
 def levels_of(axis: str, values: Sequence[Mapping[str, Any]]) -> list[Any]:
     """The different values of an axis: numbers by their size, others as they come."""
     levels: list[Any] = list({repr(one.get(axis)): one.get(axis) for one in values}.values())
-    if all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels):
-        levels.sort()
-    return levels
+    return sorted(levels) if _are_numbers(levels) else levels
+
+
+def _are_numbers(levels: Sequence[Any]) -> bool:
+    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in levels)
 
 
 def level_means(axis: str, observations: Sequence[Observation]) -> list[tuple[Any, float]]:
@@ -65,7 +67,7 @@ def ped_anova(axes: Sequence[str], observations: Sequence[Observation]) -> dict[
     levels = {axis: levels_of(axis, [values for values, _ in observations]) for axis in axes}
     distributions: dict[str, Any] = {
         axis: optuna.distributions.IntDistribution(0, len(of) - 1)
-        if isinstance(of[-1], int | float)
+        if _are_numbers(of)
         else optuna.distributions.CategoricalDistribution(range(len(of)))
         for axis, of in levels.items()
     }

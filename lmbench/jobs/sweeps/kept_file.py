@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmbench.distiller.errors import ScheduleError
 from lmbench.distiller.yaml_values import one_line, read_yaml
 from lmbench.errors import LmbenchError
+from lmbench.jobs.distillation_teacher import lasting_name
 from lmbench.jobs.sweeps.plan import FILES, located
 from lmbench.jobs.sweeps.sweep_file import RECIPE, SWEEP_FILE, Sweep, parse_sweep, read_text
 from lmbench.session.files import files_in, write_atomic
@@ -135,8 +136,8 @@ def keep(session: Session, sweep: Sweep, folder: Path) -> None:
 
 
 def _runs_named(session: Session, sweep: Sweep) -> dict[tuple[object, ...], str]:
-    """Where in the file runs are named to start from, and each as ``SESSION/NNN-kind``: names and
-    ``@`` may mean another run tomorrow."""
+    """Where in the file runs are named to start from or to learn from, and each as
+    ``SESSION/NNN-kind``: names and ``@`` may mean another run tomorrow."""
     found: dict[tuple[object, ...], str] = {}
     stages: set[str] = set()
     for number, stage in enumerate(sweep.stages):
@@ -146,13 +147,17 @@ def _runs_named(session: Session, sweep: Sweep) -> dict[tuple[object, ...], str]
                 run = session.home.find_run(name, session.name, with_model=True)
                 found["stages", number, "from", *([place] if several else [])] = run.ref
         stages.add(stage.name)
+    for place, _, teacher in _named(sweep, ("teacher",)):
+        found[place] = lasting_name(teacher, session) or teacher
     return found
 
 
-def _named(sweep: Sweep) -> Iterator[tuple[tuple[object, ...], str, str]]:
-    """Where in the file paths and names of files stand, for which setting, and they."""
+def _named(
+    sweep: Sweep, settings: Sequence[str] = (*FILES, "data")
+) -> Iterator[tuple[tuple[object, ...], str, str]]:
+    """Where in the file the values of these settings stand, for which setting, and they."""
     for number, stage in enumerate(sweep.stages):
-        for name in (*FILES, "data"):
+        for name in settings:
             if isinstance(stage.settings.get(name), str):
                 yield ("stages", number, "settings", name), name, stage.settings[name]
             for place, value in enumerate(stage.axes.get(name, ())):

@@ -221,6 +221,21 @@ def test_an_array_whose_numbers_cannot_be_written_down_is_taken_back(
     assert fake.calls()[-1] == "scancel 17"
 
 
+def test_an_array_that_cannot_be_released_is_taken_back_and_its_runs_are_submitted_again(
+    fake: FakeSlurm, world: World
+) -> None:
+    run = sent(world)
+    released = (fake.folder / "bin" / "scontrol").read_text()
+    (fake.folder / "bin" / "scontrol").write_text("#!/bin/bash\necho busy >&2\nexit 1\n")
+    with pytest.raises(LmbenchError, match="scontrol: busy"):
+        launch.start(run)
+    assert fake.calls()[-1] == "scancel 17"
+    (fake.folder / "bin" / "scontrol").write_text(released)
+    fake.answer("sbatch", "18\n")
+    launch.start(run)
+    assert (run.status(), run.read().job) == ("queued", "18_0")
+
+
 def test_a_restarted_job_takes_its_run_over(
     fake: FakeSlurm, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

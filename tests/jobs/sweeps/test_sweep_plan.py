@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from places import REPOSITORY
 from sweep_world import SMALL, SWEEP, write_sweep
 
 from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
+from lmbench.corpus import open_corpus
 from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import own_files
 from lmbench.jobs.run_schedule import check_schedule, plan_on_shape
@@ -19,6 +21,7 @@ from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
 from lmbench.session import Home
 from lmbench.session.manage import rename_session
+from lmbench.session.records import Corpus
 
 BRANCHES = f"""version: 1
 seeds: [3, 4]
@@ -255,6 +258,47 @@ stages:
     session.run(2).update(status="lost")
     with pytest.raises(LmbenchError, match="dense/002-train is lost; a sweep starts from finished"):
         planned(sweep_home, text)
+
+
+def test_a_pruning_on_other_words_than_its_parents_is_told_before_a_run_is_made(
+    sweep_home: Home,
+) -> None:
+    folder = sweep_home.path / "data" / "other"
+    shutil.copytree(sweep_home.path / "data" / "tiny", folder)
+    (folder / "train.txt").write_text("a word of its own\n" * 200)
+    session = sweep_home.open_session("dense")
+    run = session.new_run(TrainConfig(data="tiny", batch_size=2, bptt=5), "train")
+    (run.path / "best").mkdir()
+    corpus = open_corpus("tiny", sweep_home.path)
+    session.write_vocabulary(corpus.fingerprint, list(corpus.vocabulary))
+    kept = Corpus(name="tiny", fingerprint=corpus.fingerprint, ntokens=corpus.ntokens)
+    run.update(status="finished", corpus=kept)
+    text = """version: 1
+stages:
+  - kind: prune
+    from: dense/1
+    settings: {data: %s, compress: levels/agp-50.yaml}
+"""
+    control.prepare(write_sweep(sweep_home.path.parent / "a", text % "tiny"), sweep_home, "new")
+    file = write_sweep(sweep_home.path.parent / "b", text % "other")
+    with pytest.raises(LmbenchError, match=r"stages: 1: --data: run dense/001-train knows the"):
+        control.prepare(file, sweep_home, "new")
+
+
+def test_the_newest_run_stays_the_teacher_of_all_runs_of_a_sweep(sweep_home: Home) -> None:
+    session = sweep_home.open_session("dense")
+    teacher = session.new_run(TrainConfig(data="tiny"), "train")
+    teacher.update(status="finished")
+    text = f"""version: 1
+seeds: 2
+stages:
+  - kind: train
+    settings: {{{SMALL}, teacher: '@'}}
+"""
+    file = write_sweep(sweep_home.path.parent / "study", text)
+    made, runs = control.start(control.prepare(file, sweep_home, "dense"), sweep_home)
+    assert [run.read().config["teacher"] for run in runs] == [teacher.ref] * 2
+    assert sweep_of(made).stages[0].settings["teacher"] == teacher.ref
 
 
 def test_a_run_of_another_working_folder_is_no_source(sweep_home: Home, tmp_path: Path) -> None:
