@@ -8,9 +8,14 @@ import time
 
 from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.jobs.launch_ranks import RankError, launch_agent
+from lmbench.jobs.launch_ranks import RankError, all_joined, launch_agent
 from lmbench.jobs.prepare import check_gpus
-from lmbench.jobs.rendezvous import Rendezvous, read_rendezvous, take_number
+from lmbench.jobs.rendezvous import (
+    Rendezvous,
+    give_number_back,
+    read_rendezvous,
+    take_number,
+)
 from lmbench.session.attempts import attempt_folder
 from lmbench.session.process import return_to
 from lmbench.session.store import LIVE, Run
@@ -41,6 +46,13 @@ def join_ranks(run: Run) -> int:
     node = take_number(run.staging, config.nodes)
     if node is None:
         raise LmbenchError(f"run {run.ref} has all of its {config.nodes} machines")
+    try:
+        # torch's own wait sees no stop, and lets nobody else have the number.
+        if not all_joined(run, config.nodes):
+            return node
+    except BaseException:
+        give_number_back(run.staging, node)
+        raise
     return_to(run.read().cwd)
     os.environ.update(worker_environment())
     try:

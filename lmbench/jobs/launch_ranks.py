@@ -27,7 +27,7 @@ from lmbench.jobs.rendezvous import Rendezvous, announce, missing_nodes
 from lmbench.report.numbers import plural
 from lmbench.session.attempts import check_attempt
 from lmbench.session.process import python
-from lmbench.session.store import Run
+from lmbench.session.store import LIVE, Run
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -86,15 +86,20 @@ def _launch(job: Job, config: TrainConfig) -> None:
 
 
 def _have_joined(run: Run, nodes: int, rendezvous: Rendezvous) -> bool:
-    """Wait until all machines are there; False where the user stops the run before."""
     assert run.staging is not None
     announce(run.staging, rendezvous)
     missing = missing_nodes(run.staging, nodes)
     join = f"lmbench runs join {shlex.quote(run.ref)}"
     print(f"waits for {plural(missing, 'machine')} to join: give {join} there", flush=True)
+    return all_joined(run, nodes)
+
+
+def all_joined(run: Run, nodes: int) -> bool:
+    """Wait until all machines are there; False where the run is stopped or ends before."""
+    assert run.staging is not None
     while missing_nodes(run.staging, nodes):
         check_attempt(run.staging)
-        if is_to_end(run):
+        if is_to_end(run) or run.status() not in LIVE:
             return False
         time.sleep(_POLL_S)
     return True

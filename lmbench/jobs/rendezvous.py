@@ -12,7 +12,14 @@ from pathlib import Path
 from lmbench.errors import LmbenchError
 from lmbench.session.files import read_json, write_json
 
-__all__ = ["Rendezvous", "announce", "missing_nodes", "read_rendezvous", "take_number"]
+__all__ = [
+    "Rendezvous",
+    "announce",
+    "give_number_back",
+    "missing_nodes",
+    "read_rendezvous",
+    "take_number",
+]
 
 _FILE = "rendezvous.json"
 
@@ -56,6 +63,11 @@ def take_number(attempt: Path, nodes: int) -> int | None:
             continue
         return number
     return None
+
+
+def give_number_back(attempt: Path, number: int) -> None:
+    """Let another machine have it."""
+    _folder(attempt, number).rmdir()
 
 
 def missing_nodes(attempt: Path, nodes: int) -> int:

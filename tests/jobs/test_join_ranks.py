@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live_runs import make_live
 from small_runs import make_home, new_run, wait
 from waiting import until
 
 from lmbench.cli import run as lmbench
 from lmbench.errors import LmbenchError
+from lmbench.jobs import join_ranks as join_ranks_module
 from lmbench.jobs import launch, launch_ranks
+from lmbench.jobs.control_file import ask
 from lmbench.jobs.job import Job
 from lmbench.jobs.join_ranks import join_ranks
 from lmbench.jobs.kinds import train
@@ -80,6 +83,35 @@ def test_a_worker_that_waits_for_machines_ends_when_a_newer_attempt_has_begun(ho
         patch.setattr(launch_ranks, "announce", announced)
         with pytest.raises(FencedError, match="a newer attempt at this run has begun"):
             launch_ranks._have_joined(waiting, 2, Rendezvous("host:1", resuming=False))
+
+
+@pytest.mark.parametrize("left_by", ["stop", "end", "interrupt"])
+def test_a_machine_that_waits_for_a_third_one_can_leave(
+    left_by: str, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(home, "train", **ONE | {"gpus": 1, "nodes": 3, "batch_size": 3})
+    begin_attempt(run.path, 1)
+    make_live(run, attempt=1)
+    attempt = attempt_folder(run.path, 1)
+    announce(attempt, Rendezvous("host:1", resuming=False))
+
+    def leave(_: float) -> None:
+        if left_by == "stop":
+            ask(run, "stop")
+        elif left_by == "end":
+            run.update(status="failed", pid=None)
+        else:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch_ranks.time, "sleep", leave)
+    monkeypatch.setattr(join_ranks_module, "launch_agent", lambda *_: pytest.fail("it trains"))
+    if left_by == "interrupt":
+        with pytest.raises(KeyboardInterrupt):
+            join_ranks(run)
+        # Another one has its number.
+        assert missing_nodes(attempt, 3) == 2
+    else:
+        assert join_ranks(run) == 1
 
 
 def test_paths_mean_on_a_joined_machine_what_they_meant_to_the_user(
