@@ -6,6 +6,7 @@ that waits or is resumed.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lmbench.config import Config, QuantizeConfig, TrainConfig
@@ -84,7 +85,8 @@ def _without_tilde(name: str) -> str:
 
 def _in_home(name: str, home: Home) -> Path | None:
     beside = home.path / name
-    return beside if not Path(name).is_file() and beside.is_file() else None
+    # What no path can be, as too long a name, is no file.
+    return beside if not os.path.isfile(name) and os.path.isfile(beside) else None  # noqa: PTH113
 
 
 def own_files(config: Config, home: Home) -> dict[str, bytes]:

@@ -277,11 +277,9 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
         ]
 
         def taken(name: str | None) -> None:
-            chosen = next((p for p in PUBLISHED if p.name == name), None)
-            if chosen is None:
-                return
-            self._session()
-            self.dismiss(None)
-            self.bench.open("new_run", kind="train", settings=chosen.settings)
+            if name is not None:
+                self._session()
+                self.dismiss(None)
+                self.bench.open("new_run", preset=name)
 
         self.app.push_screen(ChoiceDialog("Published commands", offered), taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lmbench.distiller.errors import ScheduleError, did_you_mean
@@ -43,7 +44,7 @@ def find_schedule(name_or_path: str | Path) -> Path:
         ScheduleError: when it is neither.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113
         return path
     if str(name_or_path) in preset_names():
         return preset_path(str(name_or_path))

@@ -257,6 +257,8 @@ class Bench(Messages):
         same = self.snapshot.session == snapshot.session
         before = self.snapshot if same else Snapshot(snapshot.session)
         self.report_changes(before, snapshot, self.deleted)
+        # A later run, or one of another session, may have the same key.
+        self.deleted -= before.by_key.keys() - snapshot.by_key.keys()
         self.snapshot = snapshot
 
     def _keep_selection(self, snapshot: Snapshot) -> None:

@@ -295,8 +295,9 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
         column = next(p.column for p in self._lines[row] if p.index == self.cursor)
         target = min(row + by, len(self._lines) - 1)
         if by < -1:
-            # A page up ends on the first line; only a step up from there leaves the text.
-            target = max(target, 0)
+            # A page up ends on the first written line; only a step up from there leaves the text.
+            first = next(i for i, line in enumerate(self._lines) if line and line[-1].index >= 0)
+            target = max(target, first)
         written = [p for p in self._lines[target] if p.index >= 0] if target >= 0 else []
         if not written:
             self.put_cursor(None)

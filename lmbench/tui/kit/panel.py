@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -13,6 +14,7 @@ from textual.events import Click
 from textual.geometry import Region
 from textual.message import Message
 from textual.message_pump import MessagePump
+from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -72,6 +74,18 @@ class Guarded(MessagePump):
             await super()._dispatch_message(message)
         except Exception as error:
             self.bench.show_error(error, f"in {type(self).__name__}")
+
+    def set_timer(
+        self,
+        delay: float,
+        callback: Callable[[], object] | None = None,
+        *,
+        name: str | None = None,
+        pause: bool = False,
+    ) -> Timer:
+        # As a message: what fails in a timer's own call ends the application.
+        later = partial(self.call_later, callback) if callback else None
+        return super().set_timer(delay, later, name=name, pause=pause)
 
 
 class GuardedWidget(Widget, Guarded):

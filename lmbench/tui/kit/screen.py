@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from textual.actions import parse
@@ -14,6 +15,7 @@ from textual.message import Message
 from textual.messages import Update
 from textual.reactive import Reactive
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widget import Widget
 
 from lmbench.tui.bench.key_bindings import bindings_in_force, is_typed
@@ -53,6 +55,7 @@ class BenchScreen(Screen[T], Guarded):
     _styled = False
     _background: BackgroundTask | None = None
     """Work that is called off when the screen is left."""
+    _settling: Timer | None = None
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -181,6 +184,12 @@ class BenchScreen(Screen[T], Guarded):
 
     def _shown_key(self, key: str) -> str:
         return self.app.get_key_display(Binding(key, ""))
+
+    def settle(self, seconds: float, then: Callable[[], object]) -> None:
+        """Do it so long after the last of several requests."""
+        if self._settling is not None:
+            self._settling.stop()
+        self._settling = self.set_timer(seconds, then)
 
     @property
     def gone(self) -> bool:

@@ -17,7 +17,7 @@ from lmbench.corpus.ids import VocabularyRule
 from lmbench.errors import LmbenchError
 from lmbench.report.training_speed import Measured
 from lmbench.tui.bench.snapshots import RunView
-from lmbench.tui.kit.panel import GuardedWidget
+from lmbench.tui.kit.panel import GuardedWidget, update_static
 from lmbench.tui.new_run.corpus_size import CorpusSize, size_of
 from lmbench.tui.new_run.estimate import forecast, forecast_derived
 from lmbench.tui.new_run.form_lines import training_of
@@ -63,7 +63,6 @@ class AboutRun(Vertical, GuardedWidget):
         # Who looks at a corpus, or has done so since the form last asked.
         self._looking: dict[tuple[str | None, VocabularyRule], Worker[None]] = {}
         self._outlooks: dict[tuple[str, int, object], ScheduleOutlook | None] = {}
-        self._shown = ""
 
     def compose(self) -> ComposeResult:
         yield Static(id="words", markup=False)
@@ -97,9 +96,7 @@ class AboutRun(Vertical, GuardedWidget):
             text.append("\n\n" if wide else "\n")
             text.append("$ ", self.bench.colour_style("accent"))
             text.append(request.command, "bold")
-        if text.markup != self._shown:
-            self._shown = text.markup
-            self.query_one("#words", Static).update(text)
+        update_static(self.query_one("#words", Static), text)
 
     def _forecast(self, request: RunRequest) -> Text:
         if isinstance(request.config, TrainConfig):
@@ -145,7 +142,11 @@ class AboutRun(Vertical, GuardedWidget):
         asked = (config.data, config.vocab)
         found = self._corpora.get(asked, "")
         if isinstance(found, str) and asked not in self._looking:
-            self._looking[asked] = self.run_worker(self._look_at(*asked), exit_on_error=False)
+            # Of a name that is typed the last letter's alone.
+            work = self._look_at(*asked)
+            self._looking[asked] = self.run_worker(
+                work, group="corpus", exclusive=True, exit_on_error=False
+            )
         return found
 
     async def _look_at(self, data: str | None, vocab: VocabularyRule) -> None:

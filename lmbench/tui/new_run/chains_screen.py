@@ -232,8 +232,7 @@ machine.
         self.query_one(StepsPanel).refresh_view()
 
     def action_form(self) -> None:
-        settings = {**self.chain.training.settings, **self.changes}
-        self.bench.open("new_run", kind="train", settings=settings)
+        self.bench.open("new_run", settings=self.changes, preset=self.chain.training.name)
 
     def action_corpus(self) -> None:
         """Take another corpus for all chains: one known by name, or one that a run has used."""

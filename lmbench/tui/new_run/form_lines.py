@@ -10,7 +10,7 @@ from lmbench.config import Kind, TrainConfig
 from lmbench.distiller.quantization.settings_files import preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import inherited_settings
-from lmbench.report.published_figures import PUBLISHED
+from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.training.recipe_files import recipe_names, recipe_settings, recipe_summary
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.form import FieldSpec
@@ -52,6 +52,7 @@ ABOUT = {
 
 _SCRATCH = "from scratch"
 _DEFAULTS = "defaults"
+_TRAININGS = (FIRST_STEPS, *PUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def field_specs(state: FormState, corpus: str) -> list[FieldSpec]:
     """The form's lines; `corpus` is the one that is taken by default."""
     specs = [FieldSpec("@kind", "what", state.kind, _WHAT[state.kind], KINDS)]
     if state.kind == "train":
-        names = (_DEFAULTS, *(p.name for p in PUBLISHED), *_recipes())
+        names = (_DEFAULTS, *(p.name for p in _TRAININGS), *_recipes())
         specs.append(FieldSpec("@preset", "start from", _DEFAULTS, "", names))
     else:
         specs.append(_parent_spec(state))
@@ -128,6 +129,9 @@ def missing(kind: Kind, origin: RunView | None, given: Mapping[str, Any]) -> dic
         return {"compress": "choose one with Enter"}
     if kind in ("quantize", "sensitivity", "pack") and origin is None:
         return {"@parent": "train a model first"}
+    waits_or_works = origin is not None and (origin.live or origin.status == "queued")
+    if origin is not None and not (waits_or_works or origin.has_best):
+        return {"@parent": "it ended without a model: resume it first (R)"}
     return {}
 
 
@@ -135,7 +139,7 @@ def preset_note(preset: str | None) -> str:
     """What the published command or the recipe of this name is, and what it reached."""
     if preset in _recipes():
         return recipe_summary(_recipes()[preset])
-    chosen = next((p for p in PUBLISHED if p.name == preset), None)
+    chosen = next((p for p in _TRAININGS if p.name == preset), None)
     if chosen is None:
         return "the settings as the command line has them"
     reached = f"; WikiText-2 test {chosen.test_ppl}" if chosen.test_ppl else ""
@@ -146,7 +150,7 @@ def preset_settings(preset: str) -> Mapping[str, Any]:
     """What the published command or the recipe of this name gives another value."""
     if preset in _recipes():
         return recipe_settings(_recipes()[preset])
-    return next((p.settings for p in PUBLISHED if p.name == preset), {})
+    return next((p.settings for p in _TRAININGS if p.name == preset), {})
 
 
 def _recipes() -> dict[str, str]:

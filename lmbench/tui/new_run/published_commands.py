@@ -23,8 +23,8 @@ def published_commands(bench: Bench) -> Iterable[SystemCommand]:
     if bench.demo or bench.session is None:
         return
     for training in (FIRST_STEPS, *PUBLISHED):
-        open_form = _form(bench, "train", training.settings, None)
-        yield SystemCommand(f"Train {training.name}", training.about, open_form)
+        form = partial(bench.open, "new_run", preset=training.name)
+        yield SystemCommand(f"Train {training.name}", training.about, form)
         yield SystemCommand(
             f"Queue {training.name}: train, prune at four levels, quantize each",
             training.about,

@@ -40,5 +40,5 @@ def schedule_stamp(config: TrainConfig, home: Home) -> object:
     """What tells whether the file of a schedule is still the one that it was."""
     try:
         return file_stamp(schedule_file(config.compress, home)) if config.compress else None
-    except ScheduleError:
+    except (LmbenchError, ScheduleError):
         return None

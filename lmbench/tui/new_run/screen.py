@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
-from textual.timer import Timer
 
 from lmbench.config import CONFIGS, Config, Kind, PruneConfig, TrainConfig, validate
 from lmbench.config.command_line import flag_in
@@ -101,8 +100,10 @@ same.
         kind: Kind | None = None,
         settings: Mapping[str, Any] | None = None,
         parent: str | None = None,
+        preset: str = "",
     ) -> None:
-        """`settings` fill the form; `parent` is the key of the run to start from."""
+        """`preset` (of a training) and over it `settings` fill the form; `parent` is the key of the
+        run to start from."""
         super().__init__()
         self._kind: Kind = kind or "train"
         self._first = dict(settings or {})
@@ -115,12 +116,11 @@ same.
         # The schedule that `_inherited` reads the needed epochs from.
         self._schedule = ""
         # The preset in the form, and what was typed that is none of it.
-        self._preset = ""
+        self._preset = preset
         self._typed: dict[str, str] = {}
         # What differs from the defaults, or from the parent of a pruning.
         self.given: dict[str, Any] = {}
         self._visited = "@kind"
-        self._settling: Timer | None = None
         # A form that was left half filled in; nothing is kept before it is there again.
         self._draft: FormDraft | None = None
         self._keeping = False
@@ -128,7 +128,7 @@ same.
 
     def compose(self) -> ComposeResult:
         self._below = str(self.bench.recall("screen", "main"))
-        fresh = not self._first and self._origin is None and self._kind == "train"
+        fresh = not (self._first or self._preset) and self._origin is None and self._kind == "train"
         if fresh and self._below == "new_run":
             self._draft = FormDraft.from_json(self.bench.recall("new_run"))
         if self._below == "new_run":
@@ -174,7 +174,8 @@ same.
     def _fill_in(self) -> None:
         draft = self._draft
         self._keeping = True
-        self.form.fill(texts_of(self.settings, self._first))
+        first = {**preset_settings(self._preset), **self._first}
+        self.form.fill({"@preset": self._preset, **texts_of(self.settings, first)})
         if draft is not None:
             self.form.fill(draft.texts)
             self._preset = draft.texts.get("@preset", "")
@@ -314,7 +315,7 @@ same.
             case "@preset":
                 self._fill(texts["@preset"])
             case _:
-                self._settle()
+                self.settle(_SETTLE_S, self._read)
 
     def _fill(self, preset: str) -> None:
         """Put a published command or a recipe into the form, in the place of the one before.
@@ -331,12 +332,6 @@ same.
         kept = {name: text for name, text in self._typed.items() if name not in own}
         self.form.fill({**texts_of(self.settings, {**base, **own}), **kept})
         self._read()
-
-    def _settle(self) -> None:
-        """Read the form a moment after the last keystroke."""
-        if self._settling is not None:
-            self._settling.stop()
-        self._settling = self.set_timer(_SETTLE_S, self._read)
 
     def on_form_field_focused(self, event: Form.FieldFocused) -> None:
         if event.name:

@@ -13,14 +13,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Resize
-from textual.timer import Timer
 from textual.widgets import Static
 
 from lmbench.config import TrainConfig
 from lmbench.distiller.errors import ScheduleError
-from lmbench.distiller.schedules.preset_files import find_schedule, preset_names
+from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
-from lmbench.jobs.input_files import name_of_file
+from lmbench.jobs.input_files import name_of_file, schedule_file
 from lmbench.printable import printable
 from lmbench.session.files import write_atomic
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
@@ -32,7 +31,14 @@ from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
 from lmbench.tui.schedule.check import Checked, check_text
 from lmbench.tui.schedule.curves import ScheduleCurves
-from lmbench.tui.schedule.unsaved import LONGEST, drafts, drop_draft, keep_draft
+from lmbench.tui.schedule.unsaved import (
+    LONGEST,
+    drafts,
+    drop_draft,
+    keep_draft,
+    mark_of,
+    origin_of,
+)
 from lmbench.tui.schedule.yaml_editor import YamlEditor
 
 __all__ = ["ScheduleScreen"]
@@ -98,9 +104,10 @@ opened again, the draft is back. The last eight drafts are kept.
         self._file: Path | None = None
         # The text on the disk; None where there is none.
         self._saved: str | None = None
+        # The mark of the text that the editor's began from.
+        self._origin: int | None = None
         self._returned: str | None = None
         self._checked = Checked(())
-        self._settling: Timer | None = None
 
     def compose(self) -> ComposeResult:
         yield TopBar()
@@ -156,16 +163,16 @@ opened again, the draft is back. The last eight drafts are kept.
         """Put a preset or a file into the editor, or the draft that was begun from it unless it is
         to be `anew`. False where it cannot be read: then everything stays as it is."""
         draft = None if anew else drafts(self.bench).get(source)
-        beside = self.bench.home.path / source
         path = text = None
         try:
             if source == GRADUAL:
                 assert self._config is not None
                 text = schedule_for(self._config)
             else:
-                path = beside if beside.is_file() else find_schedule(typed_path(source))
+                # The file that a run takes by this name.
+                path = schedule_file(source, self.bench.home)
                 text = path.read_text(encoding="utf-8")
-        except (ScheduleError, OSError, UnicodeDecodeError) as error:
+        except (LmbenchError, ScheduleError, OSError, UnicodeDecodeError) as error:
             if draft is None:
                 self.bench.show_error(LmbenchError(f"{source}: {error}"))
                 return False
@@ -173,15 +180,15 @@ opened again, the draft is back. The last eight drafts are kept.
         self._source, self._path = source, "" if preset else source
         self._file = None if preset or path is None else path.resolve()
         self._saved = text
+        known = origin_of(self.bench, source) if draft is not None else None
+        self._origin = known if known is not None or text is None else mark_of(text)
         self._returned = draft if draft != text else None
         self.editor.load_text(draft if draft is not None else text or "")
         self._check()
         return True
 
     def on_text_area_changed(self) -> None:
-        if self._settling is not None:
-            self._settling.stop()
-        self._settling = self.set_timer(_SETTLE_S, self._check)
+        self.settle(_SETTLE_S, self._check)
 
     def _check(self) -> None:
         text = self.editor.text
@@ -201,7 +208,7 @@ opened again, the draft is back. The last eight drafts are kept.
         if text == self._saved:
             drop_draft(self.bench, self._source)
         elif len(text) <= LONGEST:
-            keep_draft(self.bench, self._source, text)
+            keep_draft(self.bench, self._source, text, self._origin)
         self.refresh_bindings()
 
     def _for(self) -> str:
@@ -350,6 +357,7 @@ opened again, the draft is back. The last eight drafts are kept.
             self._path = name_of_file(path, self.bench.home)
             self._source, self._file = self._path, path.resolve()
             self._saved = self.editor.text
+            self._origin = mark_of(self._saved)
             self.bench.show_message(f"saved {self._path}")
             self._check()
             then(self._path)
@@ -358,13 +366,13 @@ opened again, the draft is back. The last eight drafts are kept.
         self.app.push_screen(TextDialog("Save the schedule", question, name, _check_name), named)
 
     def _would_lose(self, path: Path) -> bool:
-        """Is there another file, or something else in this one than when it was opened or saved?"""
+        """Is there another file, or something else in this one than the text began from?"""
         try:
             if not os.path.lexists(path):
                 return False
             if path.resolve() != self._file:
                 return True
-            return path.read_text(encoding="utf-8") != self._saved
+            return mark_of(path.read_text(encoding="utf-8")) != self._origin
         except UnicodeDecodeError:
             return True
         except OSError:
@@ -378,7 +386,10 @@ opened again, the draft is back. The last eight drafts are kept.
             return self._path
         if session is not None and file.parent == choices.schedule_folder(session).resolve():
             return file.name
-        return self._path if (self.bench.home.path / self._path).resolve() == file else str(file)
+        if (self.bench.home.path / self._path).resolve() != file:
+            return str(file)
+        # Without a / it would be one of the session's.
+        return self._path if "/" in self._path else f"./{self._path}"
 
     def _target(self, answer: str) -> Path:
         """The file that an answer means: in the session's folder, or where its path leads."""
@@ -398,7 +409,7 @@ opened again, the draft is back. The last eight drafts are kept.
             return
         if text != self._saved:
             self.bench.show_message("the schedule's draft is kept")
-        self.dismiss(self._path if self._picking and text == self._saved else None)
+        self.dismiss(None)
 
     @property
     def _is_too_long(self) -> bool:
@@ -418,6 +429,8 @@ opened again, the draft is back. The last eight drafts are kept.
 def _check_name(name: str) -> str:
     if not name:
         return "It needs a name."
+    if name.endswith("/"):
+        return "This is a folder."
     plain_name = all(c.isalnum() or c in "._- " for c in name) and name[0].isalnum()
     if "/" in name or plain_name:
         return ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+import zlib
 
 from lmbench.tui.bench.bench import Bench
 
-__all__ = ["LONGEST", "drafts", "drop_draft", "keep_draft"]
+__all__ = ["LONGEST", "drafts", "drop_draft", "keep_draft", "mark_of", "origin_of"]
 
 LONGEST = 64 * 1024
 """Characters of the longest draft that is kept: ``session.json`` is read at every look."""
@@ -26,10 +27,22 @@ def drafts(bench: Bench) -> dict[str, str]:
     return {source: text for _, source, text in sorted(found)}
 
 
-def keep_draft(bench: Bench, source: str, text: str) -> None:
-    """Keep a text that is not longer than `LONGEST` as the newest draft."""
+def origin_of(bench: Bench, source: str) -> int | None:
+    """The `mark_of` the text that a draft began from, where that is known."""
+    kept = bench.recall_each(_KEY).get(_name(bench, source))
+    return kept.get("of") if isinstance(kept, dict) else None
+
+
+def mark_of(text: str) -> int:
+    """What tells a text from another one."""
+    return zlib.crc32(text.encode())
+
+
+def keep_draft(bench: Bench, source: str, text: str, of: int | None = None) -> None:
+    """Keep a text that is not longer than `LONGEST` as the newest draft; `of` marks what it began
+    from."""
     drop_draft(bench, source)
-    bench.remember(f"{_KEY}/{_name(bench, source)}", {"t": time.time(), "text": text})
+    bench.remember(f"{_KEY}/{_name(bench, source)}", {"t": time.time(), "text": text, "of": of})
     for old in list(drafts(bench))[:-_KEPT]:
         drop_draft(bench, old)
 

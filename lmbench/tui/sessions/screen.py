@@ -26,7 +26,7 @@ from lmbench.session.archive import SUFFIX, SessionExistsError, pack, unpack
 from lmbench.session.manage import copy_session, rename_session, set_aside_session
 from lmbench.session.store import Home, Run, Session, check_session_name
 from lmbench.tui.bench.deletions import what_becomes_of_queued
-from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, ask_to_replace
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, ask_to_replace, typed_path
 from lmbench.tui.kit.grid import Cell, Column, Grid
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
@@ -326,20 +326,14 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
 
     def _path(self, text: str) -> Path:
         """From the working folder, or a whole path."""
-        return self.bench.home.path / Path(text).expanduser()
+        return self.bench.home.path / typed_path(text)
 
     def _problem_of(self, text: str, check: Callable[[Path], str]) -> str:
         """Why a text names no file that `check` has nothing against; "" where it does."""
-        try:
-            path = self._path(text)
-            if not text:
-                return "Name a file."
-            return f"This is a folder: {path}" if path.is_dir() else check(path)
-        except OSError as error:
-            return error.strerror or str(error)
-        except RuntimeError as error:
-            # There is no such user.
-            return str(error)
+        if not text:
+            return "Name a file."
+        path = self._path(text)
+        return f"This is a folder: {path}" if path.is_dir() else check(path)
 
     def action_unpack(self) -> None:
         def check(text: str) -> str:

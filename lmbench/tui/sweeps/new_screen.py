@@ -9,7 +9,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.content import Content
-from textual.timer import Timer
 from textual.widgets import Static
 
 from lmbench.config import Kind
@@ -67,7 +66,6 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
         """`run` is the key of the run that it starts from."""
         super().__init__()
         self._run = run
-        self._settling: Timer | None = None
         # The file that was found to be in order; "" while it is not.
         self._checked = ""
         self._starting = False
@@ -124,9 +122,7 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
         """Check what is typed a moment after the last key; the check of what it was ends."""
         self._checked = ""
         self.workers.cancel_group(self, "check")
-        if self._settling is not None:
-            self._settling.stop()
-        self._settling = self.set_timer(_SETTLE_S, self._check)
+        self.settle(_SETTLE_S, self._check)
 
     def _check(self) -> None:
         try:

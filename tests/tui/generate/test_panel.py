@@ -94,6 +94,20 @@ def heads(pilot: Pilot[None]) -> list[str]:
     return [str(c._head.content) for c in panel(pilot).query(TextColumn) if c.display]
 
 
+async def test_page_up_stays_in_the_text_where_the_prompt_has_its_first_lines(full):
+    async with opened(full) as pilot:
+        panel(pilot).query_one(PromptInput).value = "the game " * 20
+        await press(pilot, "enter")
+        (view,) = views(pilot)
+        view.focus()
+        view.put_cursor(len(view.draft.words) - 1)
+        await press(pilot, "pageup")
+        assert view.has_focus
+        assert view.cursor is not None
+        await press(pilot, "up")
+        assert view.cursor is None
+
+
 async def test_enter_in_the_prompt_writes_from_the_selected_run(full):
     async with opened(full) as pilot:
         assert isinstance(pilot.app.focused, PromptInput)

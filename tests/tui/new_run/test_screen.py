@@ -22,12 +22,13 @@ from lmbench.cli.app import build
 from lmbench.config import TrainConfig
 from lmbench.distiller.schedules.preset_files import preset_path
 from lmbench.errors import LmbenchError
-from lmbench.report.published_figures import PUBLISHED
+from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.session import Run
 from lmbench.training.recipe_files import recipe_settings
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
+from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.form import ChoiceField, FieldSpec, Form
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.main_screen import MainScreen
@@ -166,7 +167,7 @@ async def test_each_published_command_and_recipe_fills_the_form_and_the_defaults
     world, started
 ):
     async with opened(world, NARROW, "down") as pilot:
-        for published in PUBLISHED:
+        for published in (FIRST_STEPS, *PUBLISHED):
             await press(pilot, "right")
             assert form(pilot).given == dict(published.settings)
         for name in ("awd", "cosine", "onecycle"):
@@ -176,6 +177,19 @@ async def test_each_published_command_and_recipe_fills_the_form_and_the_defaults
             changed = {k: v for k, v in recipe_settings(name).items() if v != plain[k]}
             assert form(pilot).given == changed
         await press(pilot, "right")
+        assert form(pilot).form.values["@preset"] == "defaults"
+        assert form(pilot).given == {}
+
+
+async def test_a_form_of_a_published_command_has_it_as_what_it_starts_from(world, started):
+    large = next(published for published in PUBLISHED if published.name == "large")
+    async with driving.opened(world) as pilot:
+        bench_of(pilot).open("new_run", preset="large")
+        await at_rest(pilot)
+        assert form(pilot).form.values["@preset"] == "large"
+        assert form(pilot).given == dict(large.settings)
+        await go_to(pilot, "@preset")
+        await press(pilot, "d")
         assert form(pilot).form.values["@preset"] == "defaults"
         assert form(pilot).given == {}
 
@@ -502,6 +516,51 @@ async def test_what_a_quantized_run_was_made_from_is_what_it_is_quantized_from_a
     assert started[0].read().parent == "demo/001-train"
 
 
+@pytest.mark.parametrize("letter", ["q", "s", "p"])
+async def test_a_run_that_ended_without_a_model_is_none_to_start_from(full, started, letter):
+    dead = full.new("train", "dead", status="failed", reason="out of memory")
+    async with opened(full, NARROW, letter, select=dead.path.name) as pilot:
+        if letter == "p":
+            form(pilot).form.set_value("compress", "large-70")
+        await start(pilot)
+        assert "it ended without a model: resume it first" in words(pilot)
+    assert started == []
+
+
+@pytest.mark.parametrize("typed", ["~b", "x" * 300], ids=["no user", "long"])
+async def test_a_name_that_no_schedule_can_have_is_told(full, started, typed):
+    async with opened(full, NARROW, "p") as pilot:
+        await go_to(pilot, "compress")
+        form(pilot).form.set_value("compress", typed[:-1])
+        await press(pilot, typed[-1])
+        assert form(pilot).form.values["compress"] == typed
+        await start(pilot)
+        assert isinstance(pilot.app.screen, QuestionDialog)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, NewRunScreen)
+    assert started == []
+
+
+async def test_what_fails_after_the_last_key_is_shown_and_ends_nothing(world, started, monkeypatch):
+    def fail(*_: object) -> None:
+        raise LmbenchError("cannot be judged")
+
+    async with opened(world) as pilot:
+        await go_to(pilot, "@name")
+        monkeypatch.setattr(NewRunScreen, "_read", fail)
+        await press(pilot, "x")
+        assert "cannot be judged" in driving.words(pilot)
+
+
+async def test_a_look_into_another_schedule_leaves_the_form_s(full, started):
+    own = full.home.path / "mine.yaml"
+    own.write_text(preset_path("large-90").read_text())
+    async with opened(full, NARROW, "p") as pilot:
+        form(pilot).form.set_value("compress", "large-70")
+        await press(pilot, "ctrl+e", "ctrl+o", "up", "enter", *"mine.yaml", "enter", "escape")
+        assert form(pilot).form.values["compress"] == "large-70"
+
+
 async def test_without_a_trained_run_quantize_says_what_to_do(world, started):
     async with opened(world, NARROW, "q") as pilot:
         assert "train a model first" in words(pilot)
@@ -655,6 +714,24 @@ async def test_a_corpus_is_looked_at_once_at_a_time_and_again_where_that_failed(
         await press(pilot, "down")
         assert asked == [None, None]
         assert "found now" in words(pilot)
+
+
+async def test_a_corpus_s_name_is_looked_at_when_it_is_typed(world, started, monkeypatch):
+    seen: list[str | None] = []
+
+    async def size(data: str | None, *_: object) -> CorpusSize:
+        seen.append(data)
+        return CorpusSize("x", 33_278, 2_088_628, 217_646)
+
+    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
+    async with opened(world) as pilot:
+        await go_to(pilot, "data")
+        seen.clear()
+        for letter in "mine":
+            await pilot.press(letter)
+            form(pilot)._read()
+        await at_rest(pilot)
+        assert seen == ["mine"]
 
 
 async def test_a_corpus_known_by_name_of_which_a_split_is_missing_is_refused_as_starting_does(

@@ -127,4 +127,6 @@ async def test_a_deleted_run_comes_back_until_the_workbench_is_left(full: World)
         await press(pilot, "U")
         assert bench.recent_message == "there is nothing to bring back"
         await press_in_turn(pilot, "d", "y")
+        # It was told, and may have another one's name in another session.
+        assert bench.deleted == set()
     assert len(list(full.session.runs_path.iterdir())) == 3

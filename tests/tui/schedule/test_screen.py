@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from lmbench.distiller.schedules.preset_files import preset_path
+from lmbench.jobs.input_files import schedule_file
 from lmbench.session.manage import rename_session
 from lmbench.tui.bench.saved_state import SavedState
 from lmbench.tui.kit import choices
@@ -221,15 +222,15 @@ async def test_what_another_program_wrote_meanwhile_is_only_replaced_when_asked(
         assert path.read_text() == screen(pilot).editor.text
 
 
-@pytest.mark.parametrize("folder", ["my/schedules", "sessions/demo/schedules"])
+@pytest.mark.parametrize("folder", ["my/schedules", "sessions/demo/schedules", ""])
 async def test_the_name_that_is_proposed_is_that_of_the_file_that_was_opened(full, folder):
     path = full.home.path / folder / "mine.yml"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("version: 1\n")
     own = [name for name, _ in choices.own_schedules(full.session)]
-    assert own == [f"{folder}/mine.yml"] * (folder != "my/schedules")
+    assert own == [f"{folder}/mine.yml"] * folder.startswith("sessions")
     async with opened(full) as pilot:
-        screen(pilot)._begin_from(f"{folder}/mine.yml")
+        screen(pilot)._begin_from(str(path.relative_to(full.home.path)))
         await press(pilot, *"# ", "ctrl+s", "enter")
         assert isinstance(pilot.app.screen, ScheduleScreen)
     assert path.read_text() == "# version: 1\n"
@@ -374,6 +375,45 @@ async def test_a_draft_that_an_earlier_version_kept_is_there_until_it_is_saved(f
         await press(pilot, "ctrl+s", "enter")
         assert drafts(screen(pilot).bench) == {}
     assert (schedules / "mine.yaml").read_text() == "# version: 1\n"
+
+
+async def test_a_draft_replaces_no_file_that_was_changed_since_without_a_question(full):
+    path = full.home.path / "mine.yaml"
+    path.write_text("version: 1\n")
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+o", "up", "enter", *"mine.yaml", "enter", *"# ", "escape")
+        path.write_text("version: 1\n# two hours of work\n")
+        await press(pilot, "S")
+        assert screen(pilot).editor.text == "# version: 1\n"
+        await press(pilot, "ctrl+s", "enter")
+        assert isinstance(pilot.app.screen, QuestionDialog)
+        assert "two hours" in path.read_text()
+        await press(pilot, "r")
+        assert path.read_text() == "# version: 1\n"
+        await press(pilot, *"# ", "ctrl+s", "enter")
+        assert path.read_text() == "# # version: 1\n"
+
+
+async def test_the_editor_shows_the_file_that_a_run_takes_by_that_name(
+    full, tmp_path_factory, monkeypatch
+):
+    here = tmp_path_factory.mktemp("here")
+    for folder in (here, full.home.path):
+        (folder / "my.yaml").write_text(f"# {folder}\n" + preset_path("small-80").read_text())
+    monkeypatch.chdir(here)
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+o", "up", "enter", *"my.yaml", "enter")
+        taken = schedule_file("my.yaml", full.home)
+        assert screen(pilot).editor.text == taken.read_text()
+        assert str(here) in screen(pilot).editor.text
+
+
+async def test_a_folder_is_no_name_of_a_schedule(full):
+    (full.home.path / "sub").mkdir()
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+s", "ctrl+u", *"sub/", "enter")
+        assert "This is a folder." in driving.words(pilot)
+    assert not list((full.home.path / "sub").iterdir())
 
 
 async def test_the_draft_of_a_file_that_is_gone_is_still_there(full):
