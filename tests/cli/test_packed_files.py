@@ -83,9 +83,10 @@ def test_a_quantized_run_is_evaluated_as_it_is(home: Home, capsys: Capture, quan
 def test_the_export_of_a_packed_file_is_checked_on_its_corpus(
     home: Home, capsys: Capture, int8: Path, tmp_path: Path
 ) -> None:
-    onnx = str(tmp_path / "x.onnx")
+    onnx, corpus = str(tmp_path / "x.onnx"), home.find_run("1").read().corpus
+    assert corpus is not None
     assert lmbench(["export", str(int8), "--format", "onnx", "-o", onnx]) == 0
-    assert f"test of {home.find_run('1').read().corpus.name}" in capsys.readouterr().out
+    assert f"test of {corpus.name}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("format", ["onnx", "safetensors"])

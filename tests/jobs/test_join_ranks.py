@@ -34,6 +34,7 @@ from lmbench.training.ranks import Ranks
 
 ONE: dict[str, Any] = {"gpus": 2, "allow_cpu": True, "device": "cpu", "dropout": 0.3}
 TWO: dict[str, Any] = ONE | {"gpus": 1, "nodes": 2}
+THREE: dict[str, Any] = TWO | {"nodes": 3, "batch_size": 3}
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_worker_that_waits_for_machines_ends_when_a_newer_attempt_has_begun(ho
 def test_a_machine_that_waits_for_a_third_one_can_leave(
     left_by: str, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = new_run(home, "train", **ONE | {"gpus": 1, "nodes": 3, "batch_size": 3})
+    run = new_run(home, "train", **THREE)
     begin_attempt(run.path, 1)
     make_live(run, attempt=1)
     attempt = attempt_folder(run.path, 1)
