@@ -100,7 +100,8 @@ async def test_page_up_stays_in_the_text_where_the_prompt_has_its_first_lines(fu
         await press(pilot, "enter")
         (view,) = views(pilot)
         view.focus()
-        view.put_cursor(len(view.draft.words) - 1)
+        (draft,) = drafts(pilot)
+        view.put_cursor(len(draft.words) - 1)
         await press(pilot, "pageup")
         assert view.has_focus
         assert view.cursor is not None
