@@ -120,16 +120,21 @@ async def test_the_laboratory_s_draft_and_slider_come_back(lab):
         assert not screen.state.level_pending
 
 
-async def test_of_another_model_nothing_is_taken_over(lab):
-    async with opened(lab, "home", "l", "down", "b", "tab", "tab", "6") as pilot:
+async def test_of_another_model_no_figure_is_taken_over(lab):
+    async with opened(lab, "home", "l", "down", "b", "tab", "tab", "3") as pilot:
         screen = screen_of(pilot, LabScreen)
+        await until(pilot, lambda: 0.3 in screen.state.pruned.get("model", {}))
+        await press(pilot, "6")
         await until(pilot, lambda: 0.6 in screen.state.pruned.get("model", {}))
     (lab.session.run(1).path / "best" / "model.safetensors").write_bytes(b"another")
     async with opened(lab) as pilot:
         screen = screen_of(pilot, LabScreen)
         await until(pilot, lambda: bool(screen.state.modules))
-        assert screen.state.draft_name == "int8-best"
-        assert (screen.state.level, screen.state.pruned) == (0.0, {})
+        assert screen.state.draft_name == "int8-best, 1 changed"
+        assert screen.state.level == 0.6
+        # Which is evaluated on this one.
+        await until(pilot, lambda: 0.6 in screen.state.pruned.get("model", {}))
+        assert list(screen.state.pruned["model"]) == [0.6]
 
 
 # -- sensitivity -------------------------------------------------------------------------------

@@ -287,6 +287,7 @@ class LaboratoryState:
         self.draft, self._base, self.base_name = saved.draft, saved.base, saved.base_name
         self.everywhere, self.target, self.level = saved.everywhere, saved.target, saved.level
         self.pruned = {target: dict(scores) for target, scores in saved.pruned.items()}
+        self.level_pending = self.level > 0 and self.level not in self.pruned.get(self.target, {})
 
 
 _STATES = {

@@ -52,7 +52,7 @@ ABOUT = {
 
 _SCRATCH = "from scratch"
 _DEFAULTS = "defaults"
-_TRAININGS = (FIRST_STEPS, *PUBLISHED)
+_TRAININGS = (*PUBLISHED, FIRST_STEPS)
 
 
 @dataclass(frozen=True)

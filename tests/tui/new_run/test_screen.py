@@ -25,6 +25,7 @@ from lmbench.errors import LmbenchError
 from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.session import Run
+from lmbench.session import events as ev
 from lmbench.training.recipe_files import recipe_settings
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
@@ -167,7 +168,7 @@ async def test_each_published_command_and_recipe_fills_the_form_and_the_defaults
     world, started
 ):
     async with opened(world, NARROW, "down") as pilot:
-        for published in (FIRST_STEPS, *PUBLISHED):
+        for published in (*PUBLISHED, FIRST_STEPS):
             await press(pilot, "right")
             assert form(pilot).given == dict(published.settings)
         for name in ("awd", "cosine", "onecycle"):
@@ -814,6 +815,7 @@ async def test_a_long_value_is_shown_whole_and_one_beyond_the_line_by_its_end(wo
     name = "trained by the large tied settings"
     parent = world.new("train", name)
     parent.update(status="finished")
+    world.write(parent, ev.Checkpoint(which="best", step=10, epoch=1))
     async with opened(world, size, select=parent.path.name) as pilot:
         await press(pilot, "right")
         fields = form(pilot).form

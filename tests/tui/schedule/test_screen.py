@@ -243,7 +243,7 @@ async def test_a_name_that_no_file_can_have_is_told(full):
         await press(pilot, "enter")
         assert "cannot be written (File name too long)" in " ".join(driving.words(pilot).split())
         await press(pilot, "escape", "ctrl+o", "up", "enter", *"~nobody-9/x", "enter")
-        assert "neither a file nor a preset" in " ".join(driving.words(pilot).split())
+        assert "there is no such user" in " ".join(driving.words(pilot).split())
 
 
 async def test_a_quantized_run_has_the_model_that_it_was_made_of(full):
