@@ -6,6 +6,7 @@ one alone can do. No torch here.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +67,9 @@ def take_number(attempt: Path, nodes: int) -> int | None:
 
 
 def give_number_back(attempt: Path, number: int) -> None:
-    """Let another machine have it."""
-    _folder(attempt, number).rmdir()
+    """Let another machine have it, where the attempt is still there."""
+    with suppress(OSError):
+        _folder(attempt, number).rmdir()
 
 
 def missing_nodes(attempt: Path, nodes: int) -> int:

@@ -86,7 +86,7 @@ def test_a_worker_that_waits_for_machines_ends_when_a_newer_attempt_has_begun(ho
             launch_ranks._have_joined(waiting, 2, Rendezvous("host:1", resuming=False))
 
 
-@pytest.mark.parametrize("left_by", ["stop", "end", "interrupt"])
+@pytest.mark.parametrize("left_by", ["stop", "end", "interrupt", "newer"])
 def test_a_machine_that_waits_for_a_third_one_can_leave(
     left_by: str, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +101,8 @@ def test_a_machine_that_waits_for_a_third_one_can_leave(
             ask(run, "stop")
         elif left_by == "end":
             run.update(status="failed", pid=None)
+        elif left_by == "newer":
+            begin_attempt(run.path, 2)
         else:
             raise KeyboardInterrupt
 
@@ -111,6 +113,9 @@ def test_a_machine_that_waits_for_a_third_one_can_leave(
             join_ranks(run)
         # Another one has its number.
         assert missing_nodes(attempt, 3) == 2
+    elif left_by == "newer":
+        with pytest.raises(FencedError):
+            join_ranks(run)
     else:
         assert join_ranks(run) == 1
 
