@@ -253,13 +253,11 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
         self._tell(now)
         self._busy = True
         self.refresh_bindings()
-        self.bench.run_worker(self._until_done(work), exit_on_error=False)
+        self.bench.start_work(self._until_done(work))
 
     async def _until_done(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception as error:
-            self.bench.show_error(error, "on the welcome screen")
         finally:
             self._busy = False
             if not self.gone:

@@ -470,6 +470,29 @@ async def test_an_error_in_a_panel_is_a_dialog_and_the_panel_lives_on(full, monk
     assert "RuntimeError" in (full.home.sessions_path / "workbench.log").read_text()
 
 
+@pytest.mark.parametrize(
+    "place, keys",
+    [
+        ("lmbench.tui.runs.log_panel.read_log", ("5", "x")),
+        ("sampler_double.SamplerDouble.start", ("4", "i", "a")),
+    ],
+    ids=["in the log panel's thread", "on the way to the sampler"],
+)
+async def test_an_error_beside_a_panel_is_a_dialog_and_the_workbench_lives_on(
+    full, monkeypatch, place, keys
+):
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with opened(full) as pilot:
+        monkeypatch.setattr(place, broken)
+        await press_in_turn(pilot, *keys)
+        await until(pilot, lambda: isinstance(pilot.app.screen, QuestionDialog))
+        assert "a defect" in words(pilot)
+        await press(pilot, "escape")
+        assert not isinstance(pilot.app.screen, QuestionDialog)
+
+
 async def test_the_palette_offers_what_is_possible_and_nothing_else(full):
     async with opened(full) as pilot:
         screen = pilot.app.screen

@@ -12,7 +12,7 @@ import asyncio
 import importlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from rich.style import Style
 from textual.binding import Binding
 from textual.color import Color
+from textual.dom import DOMNode
 from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
+from textual.worker import Worker
 
 from lmbench.errors import LmbenchError
 from lmbench.printable import one_line
@@ -351,7 +353,7 @@ class Bench(Messages):
     def _save_soon(self) -> None:
         self._saving = None
         if not self.demo:
-            self.run_worker(self._save(), group="save", exit_on_error=False)
+            self.start_work(self._save())
 
     async def _save(self) -> None:
         try:
@@ -434,6 +436,27 @@ class Bench(Messages):
         except Exception as error:
             self.show_error(error, doing)
             return None
+
+    def start_work(
+        self,
+        work: Coroutine[Any, Any, object],
+        *,
+        owner: DOMNode | None = None,
+        group: str = "default",
+        exclusive: bool = False,
+    ) -> Worker[None]:
+        """Run `work` beside all else, for as long as `owner` is there (else the workbench), and
+        `exclusive` work in the place of the owner's earlier of its `group`; report where it
+        fails. A worker of Textual's own would end the workbench there, or say nothing."""
+        node = owner or self
+
+        async def reported() -> None:
+            try:
+                await work
+            except Exception as error:
+                self.show_error(error, f"in {type(node).__name__}")
+
+        return node.run_worker(reported(), group=group, exclusive=exclusive)
 
     def copy_to_clipboard(self, text: str) -> None:
         super().copy_to_clipboard(text)

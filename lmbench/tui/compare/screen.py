@@ -141,7 +141,7 @@ class CompareScreen(BenchScreen[None]):
         known += tuple((v.record, v.status) for v in self._measurements)
         if known != self._known:
             self._known = known
-            self.run_worker(self._read(), group="compare", exclusive=True, exit_on_error=False)
+            self.bench.start_work(self._read(), owner=self, group="compare", exclusive=True)
         if self.compared.reading != self._reading:
             self._show()
 
@@ -327,7 +327,7 @@ class CompareScreen(BenchScreen[None]):
         def chosen(answer: str | None) -> None:
             if answer:
                 views = due if answer == "due" else here
-                self.run_worker(self._queue_benchmarks(views), exit_on_error=False)
+                self.bench.start_work(self._queue_benchmarks(views), owner=self)
 
         question = f"Measure {len(due)} runs? They have no figures yet, or have changed since."
         self.app.push_screen(QuestionDialog("Benchmark", question, tuple(answers)), chosen)
@@ -358,7 +358,7 @@ class CompareScreen(BenchScreen[None]):
 
         def chosen(way: str | None) -> None:
             if way is not None:
-                self.run_worker(self._evaluate(views, way), exit_on_error=False)
+                self.bench.start_work(self._evaluate(views, way), owner=self)
 
         ways = [(way, about) for way, (_, about) in WAYS.items()]
         self.app.push_screen(ChoiceDialog("Evaluate on test, tuned on valid, with", ways), chosen)

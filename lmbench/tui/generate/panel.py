@@ -260,7 +260,8 @@ are kept in the session's `samples.jsonl`.
         if self._samples is None or self._samples.session != session:
             self._samples = SavedSamples(session)
         if self._samples.outdated:
-            self.run_worker(self._read_samples(view, self._samples), group="recall", exclusive=True)
+            work = self._read_samples(view, self._samples)
+            self.bench.start_work(work, owner=self, group="recall", exclusive=True)
         else:
             self._show_last(view, self._samples)
 
@@ -387,7 +388,7 @@ are kept in the session's `samples.jsonl`.
         self.bench.remember("prompt", event.value)
         # Whoever types a prompt is about to write: torch may as well load meanwhile.
         if not self.bench.demo:
-            self.run_worker(self._requests.client.start(), group="sampler", exclusive=False)
+            self.bench.start_work(self._requests.client.start(), owner=self)
 
     @on(Input.Submitted)
     @on(SamplingControls.Go)

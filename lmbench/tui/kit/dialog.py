@@ -229,7 +229,7 @@ def ask_for_file(
         return "" if path.parent.is_dir() else f"There is no folder {path.parent}"
 
     def go(path: Path) -> None:
-        bench.run_worker(written(path), exit_on_error=False)
+        bench.start_work(written(path))
 
     def named(text: str | None) -> None:
         if not text:

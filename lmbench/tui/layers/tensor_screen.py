@@ -194,7 +194,7 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
 
     def read(self) -> None:
         """Read the tensor, in a thread."""
-        self.run_worker(self._read(), group="tensor", exclusive=True, exit_on_error=False)
+        self.bench.start_work(self._read(), owner=self, group="tensor", exclusive=True)
 
     def _read_if_gone(self) -> None:
         known = self.view is not None or self.problem == self._gone_words

@@ -68,7 +68,7 @@ class AboutRun(Vertical, GuardedWidget):
         yield Static(id="words", markup=False)
 
     def on_mount(self) -> None:
-        self.run_worker(self._measure(), exit_on_error=False)
+        self.bench.start_work(self._measure(), owner=self)
 
     async def _measure(self) -> None:
         """Find out how fast this machine is."""
@@ -122,7 +122,7 @@ class AboutRun(Vertical, GuardedWidget):
             self._outlooks = {asked: None}
             if config.compress is not None:
                 work = self._look_at_schedule(config, ntoken, stamp)
-                self.run_worker(work, exit_on_error=False)
+                self.bench.start_work(work, owner=self)
         outlook, text = self._outlooks[asked], Text()
         if outlook is not None and outlook.warning:
             text.append(f"! {outlook.warning}\n", self.bench.colour_style("warning"))
@@ -144,8 +144,8 @@ class AboutRun(Vertical, GuardedWidget):
         if isinstance(found, str) and asked not in self._looking:
             # Of a name that is typed the last letter's alone.
             work = self._look_at(*asked)
-            self._looking[asked] = self.run_worker(
-                work, group="corpus", exclusive=True, exit_on_error=False
+            self._looking[asked] = self.bench.start_work(
+                work, owner=self, group="corpus", exclusive=True
             )
         return found
 

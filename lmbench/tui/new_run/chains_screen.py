@@ -152,11 +152,11 @@ machine.
         panel = self.query_one(ChainsPanel)
         panel.query_one(Grid).cursor_key = self._first
         panel.take_focus()
-        self.run_worker(self._judge(), exit_on_error=False)
+        self.bench.start_work(self._judge(), owner=self)
 
     async def _judge(self) -> None:
         """Find out how fast this machine is, and how large the corpora are."""
-        self.run_worker(self._look_at_corpora(), exit_on_error=False)
+        self.bench.start_work(self._look_at_corpora(), owner=self)
         async for known in speeds(self.bench):
             self._measured = known
             self._show()
@@ -248,7 +248,7 @@ machine.
             if data is not None:
                 self._data = None if data == _AS_PUBLISHED else data
                 self._show()
-                self.run_worker(self._look_at_corpora(), exit_on_error=False)
+                self.bench.start_work(self._look_at_corpora(), owner=self)
 
         here = self._data or _AS_PUBLISHED
         self.app.push_screen(ChoiceDialog("Train the chains on", listed, here), chosen)
@@ -258,7 +258,7 @@ machine.
         if self._background is None:
             task = self._background = BackgroundTask(self.bench)
             self.bench.show_message("looking at the corpus and the schedules …")
-            self.bench.run_worker(self._queue(task, self.chain), exit_on_error=False)
+            self.bench.start_work(self._queue(task, self.chain))
 
     async def _queue(self, task: BackgroundTask, chain: Chain) -> None:
         session = self.bench.session

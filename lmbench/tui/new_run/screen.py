@@ -455,7 +455,7 @@ same.
         origin = parent.run if parent else None
         kind, called = self._kind, name or run_name(self._kind, config)
         make = partial(make_and_launch, session, kind, config, origin, name, self.command)
-        self.bench.run_worker(self._start(task, make, called), exit_on_error=False)
+        self.bench.start_work(self._start(task, make, called))
 
     async def _start(
         self, task: BackgroundTask, make: Callable[[BackgroundTask], Run], called: str

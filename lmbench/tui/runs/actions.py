@@ -151,7 +151,7 @@ async def resume(bench: Bench, view: RunView) -> None:
 def rename(bench: Bench, view: RunView) -> None:
     def done(name: str | None) -> None:
         if name and name != view.name:
-            bench.run_worker(_rename(bench, view, name), exit_on_error=False)
+            bench.start_work(_rename(bench, view, name))
 
     question = f"A name for run {view.id}:"
     bench.push_screen(TextDialog("Rename", question, view.name, run_name_problem), done)
@@ -172,7 +172,7 @@ async def delete(bench: Bench, views: list[RunView], then: str = "") -> None:
 
     def done(answer: str | None) -> None:
         if answer == "delete":
-            bench.run_worker(_delete(bench, views, then), exit_on_error=False)
+            bench.start_work(_delete(bench, views, then))
 
     names = ", ".join(view.title for view in views)
     what = f"run {names}" if len(views) == 1 else f"runs {names}"
@@ -254,7 +254,7 @@ def show_reason(bench: Bench, view: RunView) -> None:
 
     def done(answer: str | None) -> None:
         if answer == "resume":
-            bench.run_worker(resume(bench, view), exit_on_error=False)
+            bench.start_work(resume(bench, view))
 
     status = view.status or "unreadable"
     bench.push_screen(QuestionDialog(f"{view.title}: {status}", text, answers), done)

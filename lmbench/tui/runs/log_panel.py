@@ -93,9 +93,7 @@ is selected with the mouse is copied by Ctrl+C.
             self._write_notes(log, view)
         elif view.log != self._seen:
             self._seen = view.log
-            self.run_worker(
-                self._follow(view, key), group="log", exclusive=True, exit_on_error=False
-            )
+            self.bench.start_work(self._follow(view, key), owner=self, group="log", exclusive=True)
 
     def _write_notes(self, log: RichLog, view: RunView) -> None:
         notes, follow = view.notes, self._shown is None or log.is_vertical_scroll_end

@@ -257,7 +257,7 @@ class SensitivityScreen(BenchScreen[None]):
             return
         self.bench.show_message("starting …")
         task = self._background = BackgroundTask(self.bench)
-        self.bench.run_worker(self._start(task, subject, suggestion), exit_on_error=False)
+        self.bench.start_work(self._start(task, subject, suggestion))
 
     async def _start(self, task: BackgroundTask, subject: RunView, suggestion: Suggestion) -> None:
         run = await task.run(

@@ -367,7 +367,7 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
 
     def _work(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it to its end, and tell of it, even where this screen is left meanwhile."""
-        self.bench.run_worker(work, exit_on_error=False)
+        self.bench.start_work(work)
 
     def _ask_name(
         self,

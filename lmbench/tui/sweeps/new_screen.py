@@ -133,7 +133,7 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
         self._show(text, ["being checked …"])
         session = self.form.values["session"].strip()
         check = self._judge(text, session)
-        self.run_worker(check, group="check", exit_on_error=False)
+        self.bench.start_work(check, owner=self, group="check")
 
     async def _judge(self, text: str, session: str) -> None:
         try:
@@ -177,7 +177,7 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
             self._starting = True
             session = self.form.values["session"].strip()
             self.bench.show_message("making the runs …")
-            self.bench.run_worker(self._start(self._checked, session), exit_on_error=False)
+            self.bench.start_work(self._start(self._checked, session))
 
     async def _start(self, text: str, session: str) -> None:
         """Goes on where the screen is left: a start that is broken off leaves half of the runs."""

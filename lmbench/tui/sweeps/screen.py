@@ -135,7 +135,7 @@ class SweepScreen(BenchScreen[None]):
         if known != self._known and self.bench.session is not None:
             self._known = known
             work = self._read(self.bench.session, views)
-            self.run_worker(work, group="read", exclusive=True, exit_on_error=False)
+            self.bench.start_work(work, owner=self, group="read", exclusive=True)
 
     async def _read(self, session: Session, views: tuple[RunView, ...]) -> None:
         found = await self.bench.run_in_thread(_read, session, views, self.study.state)
