@@ -123,7 +123,8 @@ def lines_of(
             raise LmbenchError(f"{name} holds NUL bytes: it is no text")
         if first:
             text, first = text.removeprefix("\ufeff"), False
-        has_words = has_words or not text.isspace()
+        # Of a byte order mark alone nothing is left, which is no space either.
+        has_words = has_words or bool(text.strip())
         *ended, last = text.split("\n")
         for part, ends in [*((part, True) for part in ended), (last, False)]:
             found = part.split()

@@ -234,12 +234,21 @@ def test_one_word_alone_is_a_text() -> None:
     [
         (b"", "file.txt is empty"),
         (b" \n\n", "file.txt is empty"),
+        (b"\xef\xbb\xbf", "file.txt is empty"),
         (b"the cat\nthe \xe9t\xe9\n", "line 2, byte 5 of the line is 0xe9"),
         (b"the\0cat\n", "holds NUL bytes"),
         ("the cat".encode("utf-16"), "is not UTF-8: line 1, byte 1"),
         (b"x" * (3 << 20), "a word of more than 1,048,576 bytes: this is no text of words"),
     ],
-    ids=["empty", "blank", "mixed encodings", "NUL", "UTF-16", "one endless word"],
+    ids=[
+        "empty",
+        "blank",
+        "byte order mark",
+        "mixed encodings",
+        "NUL",
+        "UTF-16",
+        "one endless word",
+    ],
 )
 def test_what_is_no_text_is_one_clear_line(text: bytes, complaint: str) -> None:
     with pytest.raises(LmbenchError, match=complaint):
