@@ -48,6 +48,42 @@ INLINE int8_t code_value(const Matrix *m, int g, int r, int k, int c) {
 // the highest is set, as two shuffles of 16 bytes want it.
 INLINE int window_at(int8_t code) { return (code & 15) + (code < 0 ? 16 : 0); }
 
+// Each bit of a byte as a byte of its own, all ones or zeros, the lowest bit first.
+struct SpreadBits {
+    uint64_t of[256] = {};
+    constexpr SpreadBits() {
+        for (int byte = 0; byte < 256; ++byte)
+            for (int i = 0; i < 8; ++i)
+                if (byte >> i & 1) of[byte] |= uint64_t{255} << (8 * i);
+    }
+};
+constexpr SpreadBits SPREAD;
+
+// One group with up to BATCH vectors, which share the work of making each tile of its codes.
+constexpr int BATCH = 16;
+void codes_scalar(const Matrix *m, int g, const Vectors *x, int first, int count, const float *bias, float *out,
+                  int64_t ldo) {
+    int32_t sums[BATCH][ROWS] = {};
+    uint8_t steps[1 + MAX_PLANES][TILE], on[TILE], tile[TILE];
+    const uint64_t *masks = code_masks(m, g);
+    for (int k = 0; k < m->quads; ++k, masks += m->planes * TOGETHER) {
+        if (k % m->scale_quads == 0) {
+            const int8_t *of_rows = code_steps(m, g, k / m->scale_quads);
+            for (int i = 0; i <= m->planes; ++i)
+                for (int j = 0; j < TILE; ++j) steps[i][j] = static_cast<uint8_t>(of_rows[i * ROWS + j / QUAD]);
+        }
+        std::memcpy(tile, steps[0], TILE);
+        for (int i = 0; i < m->planes; ++i) {
+            for (int b = 0; b < 8; ++b) std::memcpy(on + 8 * b, &SPREAD.of[masks[i * TOGETHER] >> (8 * b) & 255], 8);
+            for (int j = 0; j < TILE; ++j) tile[j] += on[j] & steps[1 + i][j];
+        }
+        for (int v = 0; v < count; ++v)
+            add_tile(reinterpret_cast<const int8_t *>(tile),
+                     x->words + static_cast<int64_t>(first + v) * x->stride + QUAD * k, sums[v]);
+    }
+    for (int v = 0; v < count; ++v) finish(m, g, sums[v], x->scale[first + v], bias, out + (first + v) * ldo);
+}
+
 void group_scalar(const Matrix *m, int g, const Vectors *x, int v, const float *bias, float *out) {
     const int16_t *words = x->words + static_cast<int64_t>(v) * x->stride;
     int32_t sums[ROWS] = {0};
@@ -86,12 +122,6 @@ void group_scalar(const Matrix *m, int g, const Vectors *x, int v, const float *
                 sums[i / QUAD] += w[0] * words[m->places[b] + window_at(w[TILE / 2])];
             }
         break;
-    case CODES:
-        for (int k = 0; k < m->quads; ++k) {
-            for (int i = 0; i < TILE; ++i) tile[i] = code_value(m, g, i / QUAD, k, i % QUAD);
-            add_tile(tile, words + QUAD * k, sums);
-        }
-        break;
     case INT4: {
         float total[ROWS] = {0};
         int scale_groups = scale_groups_of(m);
@@ -119,7 +149,11 @@ void group_scalar(const Matrix *m, int g, const Vectors *x, int v, const float *
 void product_scalar(const Matrix *m, const Vectors *x, const float *bias, float *out, int64_t ldo,
                     int first, int last) {
     for (int g = first; g < last; ++g)
-        for (int v = 0; v < x->n; ++v) group_scalar(m, g, x, v, bias, out + v * ldo);
+        if (m->kind == CODES)
+            for (int v = 0; v < x->n; v += BATCH)
+                codes_scalar(m, g, x, v, x->n - v < BATCH ? x->n - v : BATCH, bias, out, ldo);
+        else
+            for (int v = 0; v < x->n; ++v) group_scalar(m, g, x, v, bias, out + v * ldo);
 }
 
 }  // namespace

@@ -25,7 +25,7 @@
 
 namespace {
 
-constexpr int ROWS = 16, QUAD = 4, TILE = ROWS * QUAD, TOGETHER = 4;
+constexpr int ROWS = 16, QUAD = 4, TILE = ROWS * QUAD, TOGETHER = 4, MAX_PLANES = 4;
 enum Kind { DENSE = 0, BITMASK = 1, BLOCK_16X4 = 2, BLOCK_8X8 = 3, INT4 = 4, CODES = 5, GATHERED = 6 };
 enum Isa { SCALAR = 0, USE_AVX2 = 1, USE_AVX512 = 2, USE_AMX = 3 };
 enum Cell { LSTM = 0, GRU = 1, RNN_TANH = 2, RNN_RELU = 3 };
@@ -39,7 +39,7 @@ struct Matrix {
     int32_t rows, cols;        // as the model has them
     int32_t groups, quads;     // tiles down (of 16 rows; of 8 for 8x8 blocks and GATHERED) and across
     int32_t scale_quads;       // INT4, CODES: quads that share a scale
-    int32_t planes;            // CODES: signs a weight
+    int32_t planes;            // CODES: signs a weight, at most MAX_PLANES
     const int8_t *values;      // CODES: [groups][scale groups][1 + planes][16], see code_tile;
                                // GATHERED: [tiles][2][8][4], values and where they belong, see window_at
     const uint64_t *masks;     // BITMASK: [groups][quads], bit 4 r + c; CODES: see code_masks
