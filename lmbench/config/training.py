@@ -399,6 +399,15 @@ class TrainConfig(ModelConfig, MachineConfig):
         """The learning rate's way, also where nobody has named it."""
         return self.lr_schedule or ("plateau" if self.decay is None else "decay")
 
+    def check_warm_up(self, steps_per_epoch: int) -> None:
+        """Raises LmbenchError where the rate would rise for all of the training."""
+        total = self.epochs * steps_per_epoch
+        if (self.warmup_steps or 0) >= total:
+            raise LmbenchError(
+                f"--warmup-steps {self.warmup_steps}: the rate would rise for all of the training, "
+                f"which has {total:,} steps; use less"
+            )
+
     @property
     def state_copies(self) -> int:
         """How many numbers the optimizer and the averages keep of each weight."""

@@ -61,6 +61,9 @@ def check_training(
         raise LmbenchError("--teacher parent: this run starts from no other one, which could teach")
     corpus = open_corpus(config.data, home.path, vocab=config.vocab, progress=progress)
     check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
+    if not config.bptt_spread:  # How many windows of drawn lengths there are the worker finds.
+        rows = corpus.counts["train"] // config.batch_size
+        config.check_warm_up(-(-(rows - 1) // config.bptt))
     check_schedule(config, home)
     if parent is not None:
         check_words("--data", parent, corpus)

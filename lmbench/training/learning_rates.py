@@ -14,7 +14,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, O
 from lmbench.config import TrainConfig
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.policies import LRPolicy
-from lmbench.errors import LmbenchError
 
 __all__ = ["LearningRates"]
 
@@ -45,13 +44,9 @@ class LearningRates:
         self._plateau = config.rate_schedule == "plateau" and not (
             scheduler is not None and _sets_learning_rate(scheduler)
         )
+        config.check_warm_up(steps_per_epoch)
         total = config.epochs * steps_per_epoch
         rise = config.warmup_steps or config.warmup * steps_per_epoch
-        if rise >= total:
-            raise LmbenchError(
-                f"--warmup-steps {config.warmup_steps}: the rate would rise for all of the "
-                f"training, which has {total}; use less"
-            )
         cycles = config.rate_schedule == "onecycle"
         # A warm-up of one step would begin at the full rate.
         rising = 0 if cycles else round(rise)

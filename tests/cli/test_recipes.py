@@ -103,6 +103,7 @@ def test_a_recipe_may_hold_the_schedule_of_a_pruning(home: Home, capsys: Capture
         ("--compress rates.yaml --lr-schedule cosine", "--lr-schedule cosine: schedule rates.yaml"),
         ("--compress rates.yaml --warmup 1", "--warmup 1: schedule rates.yaml sets the learning"),
         ("--compress rates.yaml --warmup-steps 9", "--warmup-steps 9: schedule rates.yaml sets"),
+        ("--warmup-steps 9999", "--warmup-steps 9999: the rate would rise for all of the training"),
         ("--compress rates.yaml --decay 0.9", "--decay 0.9: schedule rates.yaml sets"),
     ],
 )

@@ -112,7 +112,9 @@ def test_a_warm_up_in_steps_is_the_rise_of_a_cycle_and_ends_before_the_training(
     assert long._curve is not None
     assert short._curve is not None
     assert vars(long._curve)["_schedule_phases"] == vars(short._curve)["_schedule_phases"]
-    with pytest.raises(LmbenchError, match=rf"--warmup-steps {STEPS}: .* which has {STEPS}; use"):
+    with pytest.raises(
+        LmbenchError, match=rf"--warmup-steps {STEPS}: .* which has {STEPS} steps; use"
+    ):
         LearningRates(sgd(), small(warmup_steps=STEPS), BATCHES)
 
 
